@@ -1,0 +1,199 @@
+"""What a router says (a call, an explicit `no_tool`, or unusable output), and the seam that it is decoded through."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NO_TOOL: Final = "no_tool"
+DEFAULT_MAX_TOKENS = 128
+
+
+class ToolCall(BaseModel):
+    """A call of one tool of the catalogue, `{"tool": …, "arguments": {…}}`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    tool: str
+    arguments: dict[str, Any]
+
+
+class NoTool(BaseModel):
+    """The explicit decision that no tool is to be called, `{"tool": "no_tool", "reason": …}`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    tool: Literal["no_tool"] = NO_TOOL
+    reason: str = Field(min_length=1, pattern=r"\S")
+
+    @property
+    def code(self) -> str:
+        """The reason's code: what stands before the first colon."""
+        return self.reason.partition(":")[0].strip()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the parameters that the request leaves open, `missing_information: a, b` -> `("a", "b")`."""
+        code, _, words = self.reason.partition(":")
+        if code.strip() != "missing_information":
+            return ()
+        return tuple(name.strip() for name in words.split(",") if name.strip())
+
+
+class Failure(StrEnum):
+    """Why an output is not a decision. Each trap of the parser has a reason of its own."""
+
+    EMPTY = "empty"
+    TOO_LONG = "too_long"
+    NOT_JSON = "not_json"
+    TRAILING_TEXT = "trailing_text"
+    DUPLICATE_KEY = "duplicate_key"
+    BAD_NUMBER = "bad_number"
+    TOO_DEEP = "too_deep"
+    LONE_SURROGATE = "lone_surrogate"
+    NOT_AN_OBJECT = "not_an_object"
+    BAD_ENVELOPE = "bad_envelope"
+    UNKNOWN_TOOL = "unknown_tool"
+    ARGUMENTS_NOT_AN_OBJECT = "arguments_not_an_object"
+    MISSING_ARGUMENT = "missing_argument"
+    EXTRA_ARGUMENT = "extra_argument"
+    BAD_ARGUMENT = "bad_argument"
+    NO_REASON = "no_reason"
+    TRUNCATED = "truncated"
+
+
+@dataclass(frozen=True, slots=True)
+class ParseFailure:
+    """Output that is no valid decision: a value, never an exception."""
+
+    reason: Failure
+    detail: str
+
+
+Target: TypeAlias = ToolCall | NoTool
+Outcome: TypeAlias = ToolCall | NoTool | ParseFailure
+
+
+class Message(TypedDict):
+    """One chat message."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where one decision's time went: milliseconds, tokens and forward passes."""
+
+    total_ms: float
+    prefill_ms: float
+    decode_ms: float
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    forward_passes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What a decoder made of one prompt. `finished` is false where the token limit cut it off."""
+
+    text: str
+    finished: bool = True
+    timings: Timings | None = None
+
+
+class Decoder(Protocol):
+    """Turns messages into the model's greedy answer.
+
+    `messages` are system and user, in this order; the answer ends before the end-of-turn token. Raises `RequestError`
+    for a prompt longer than the model's context.
+    """
+
+    def decode(self, messages: Sequence[Message], max_tokens: int) -> Generation: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One routed request: the outcome, the raw text it was read from, and what is known about it.
+
+    Fields that were not measured are None. `action` is what the caller should do: "answer" for `no_tool`, "rephrase"
+    for output that is not valid; for a valid call it is None until a calibration gives "act", "confirm" or "abstain".
+    """
+
+    outcome: Outcome
+    raw: str
+    catalogue_seen: bool | None = None
+    timings: Timings | None = None
+    confidence: float | None = None
+    runner_up: str | None = None
+    weakest_argument: float | None = None
+    grounded: bool | None = None
+    withheld: ToolCall | None = None
+    action: str | None = None
+    typed_arguments: Mapping[str, Any] | None = field(default=None, compare=False)
+
+    @property
+    def valid(self) -> bool:
+        """Whether the output is a call or a `no_tool`."""
+        return not isinstance(self.outcome, ParseFailure)
+
+    @property
+    def tool(self) -> str | None:
+        """The chosen tool, "no_tool", or None for invalid output."""
+        return None if isinstance(self.outcome, ParseFailure) else self.outcome.tool
+
+    @property
+    def arguments(self) -> dict[str, Any] | None:
+        """The call's arguments as JSON values; None unless a tool is called."""
+        return self.outcome.arguments if isinstance(self.outcome, ToolCall) else None
+
+    @property
+    def reason(self) -> str | None:
+        """Why no tool is called; None unless the outcome is `no_tool`."""
+        return self.outcome.reason if isinstance(self.outcome, NoTool) else None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Parameters that the request leaves open, where `no_tool` was said for want of them."""
+        return self.outcome.missing if isinstance(self.outcome, NoTool) else ()
+
+    @property
+    def failure(self) -> ParseFailure | None:
+        """What is wrong with the output; None for a valid one."""
+        return self.outcome if isinstance(self.outcome, ParseFailure) else None
+
+    def dispatch(self, handlers: Mapping[str, Callable[..., Any]]) -> Any:
+        """Call the handler of the chosen tool with its arguments as keywords and return what it returns.
+
+        A tool that was declared by a Pydantic model gets that model's values (a `date`, say), any other the JSON
+        values. Raises `LookupError` if the outcome is no call or has no handler.
+        """
+        if not isinstance(self.outcome, ToolCall):
+            raise LookupError(f"nothing to dispatch: the outcome is {self.outcome!r}")
+        if self.outcome.tool not in handlers:
+            raise LookupError(f"no handler for tool {self.outcome.tool!r}")
+        arguments = self.typed_arguments if self.typed_arguments is not None else self.outcome.arguments
+        return handlers[self.outcome.tool](**arguments)
+
+    def to_json(self) -> dict[str, Any]:
+        """The decision as one JSON object; what was not measured is null."""
+        failure = self.failure
+        return {
+            "tool": self.tool,
+            "arguments": self.arguments,
+            "reason": self.reason,
+            "valid": self.valid,
+            "failure": None if failure is None else {"reason": str(failure.reason), "detail": failure.detail},
+            "confidence": self.confidence,
+            "runner_up": self.runner_up,
+            "weakest_argument": self.weakest_argument,
+            "grounded": self.grounded,
+            "catalogue_seen": self.catalogue_seen,
+            "action": self.action,
+            "withheld": None if self.withheld is None else self.withheld.model_dump(),
+            "raw": self.raw,
+            "timings": None if self.timings is None else {k: getattr(self.timings, k) for k in Timings.__slots__},
+        }

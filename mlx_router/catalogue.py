@@ -1,0 +1,376 @@
+"""The catalogue: tools with JSON Schema parameters in canonical form, looked up, hashed, and held against arguments.
+
+Canonical form is JSON Schema 2020-12. Keywords stand in a fixed order, parameters in the order in which they were
+declared (models see that order, so it is part of the hash), and objects are closed unless the schema opens them.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jsonschema_rs
+from pydantic import BaseModel
+
+from .calls import NO_TOOL
+from .errors import CatalogueError
+
+Schema: TypeAlias = dict[str, Any]
+
+NAME = re.compile(r"[^\W\d][\w./:-]{0,127}")
+SUBSCHEMAS = ("items", "additionalProperties", "contains", "propertyNames", "not", "if", "then", "else")
+SUBSCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+SUBSCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+# Annotations that neither restrict a value nor reach the model.
+DROPPED = ("title", "$schema", "$comment")
+KEYWORDS = (
+    *("$ref", "type", "const", "enum", "format", "pattern", "minLength", "maxLength"),
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+    *("minItems", "maxItems", "uniqueItems", "items", "prefixItems", "contains", "minContains", "maxContains"),
+    *("properties", "required", "additionalProperties", "patternProperties", "propertyNames"),
+    *("minProperties", "maxProperties", "dependentRequired", "dependentSchemas"),
+    *("anyOf", "oneOf", "allOf", "not", "if", "then", "else"),
+    *("description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$defs", "definitions"),
+)
+FORMATS = (
+    *("date", "time", "date-time", "duration", "email", "idn-email", "hostname", "idn-hostname", "ipv4", "ipv6"),
+    *("uri", "uri-reference", "iri", "iri-reference", "uuid", "regex", "json-pointer", "relative-json-pointer"),
+    "uri-template",
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a catalogue. `level` is "error" (can't be used) or "warning" (routes worse)."""
+
+    level: str
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+@dataclass(frozen=True)
+class ArgumentError:
+    """One way in which arguments do not fit a tool. `kind` is "missing", "extra" or "bad"."""
+
+    kind: str
+    where: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool: name, description, and the JSON Schema of its arguments in canonical form.
+
+    `model` is the Pydantic model that declared the arguments, if one did. It judges arguments after the schema, and
+    its values go to `Decision.dispatch`.
+
+        Tool("track_order", "get the status of an order.", {"properties": {"order_id": {"type": "string"}}})
+    """
+
+    name: str
+    description: str = ""
+    parameters: Schema = field(default_factory=dict)
+    model: type[BaseModel] | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parameters", canonical_parameters(self.parameters))
+
+    @cached_property
+    def validator(self) -> jsonschema_rs.Draft202012Validator:
+        """The compiled schema of the arguments."""
+        return jsonschema_rs.Draft202012Validator(self.parameters, validate_formats=True, offline=True)
+
+    @property
+    def properties(self) -> dict[str, Schema]:
+        """Parameter names and their schemas, in declared order."""
+        return dict(self.parameters.get("properties", {}))
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Names of the parameters that a call must give."""
+        return tuple(self.parameters.get("required", ()))
+
+    def argument_errors(self, arguments: Mapping[str, Any]) -> list[ArgumentError]:
+        """Everything in which the arguments do not fit; an empty list if they do."""
+        errors = [_argument_error(error) for error in self.validator.iter_errors(dict(arguments))]
+        if errors or self.model is None:
+            return errors
+        try:
+            self.model.model_validate(arguments)
+        except ValueError as error:
+            # A model's own validator may say anything, so its words go into the detail only.
+            return [ArgumentError("bad", "arguments", str(error))]
+        return []
+
+    def typed(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The arguments as values of the declaring Pydantic model; None without one.
+
+        Only what the call gives is listed, so that a handler's own defaults hold.
+        """
+        if self.model is None:
+            return None
+        values = self.model.model_validate(arguments)
+        return {name: getattr(values, name) for name in type(values).model_fields if name in values.model_fields_set}
+
+    def to_json(self) -> dict[str, Any]:
+        """The tool as the canonical file holds it."""
+        return {"name": self.name, "description": self.description, "parameters": self.parameters}
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Tools in the order in which the model sees them, and a line of instructions that is rendered first.
+
+    Raises `CatalogueError` naming every error at once. `problems()` lists the warnings as well.
+    """
+
+    tools: tuple[Tool, ...]
+    instructions: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tools", tuple(self.tools))
+        _raise_errors(self.problems())
+
+    @classmethod
+    def from_json(cls, value: object) -> "Catalogue":
+        """Read the canonical form, `{"instructions", "tools": [{"name", "description", "parameters"}]}` or its list."""
+        tools, instructions, problems = read_tools(value)
+        _raise_errors(problems)
+        return cls(tools, instructions)
+
+    def to_json(self) -> dict[str, Any]:
+        """The canonical form."""
+        return {"instructions": self.instructions, "tools": [tool.to_json() for tool in self.tools]}
+
+    def save(self, path: Path) -> None:
+        """Write the canonical file."""
+        path.write_text(json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+    @cached_property
+    def by_name(self) -> dict[str, Tool]:
+        """Tools by name."""
+        return {tool.name: tool for tool in self.tools}
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 (hex) of the canonical form: what a model sees, and the order in which it sees it."""
+        text = json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def __hash__(self) -> int:
+        return int(self.hash[:15], 16)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Catalogue) and self.hash == other.hash
+
+    def __iter__(self) -> Iterator[Tool]:
+        return iter(self.tools)
+
+    def __len__(self) -> int:
+        return len(self.tools)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.by_name
+
+    def get(self, name: str) -> Tool | None:
+        """The tool of that name, or None."""
+        return self.by_name.get(name)
+
+    def problems(self) -> list[Problem]:
+        """Everything wrong with the catalogue: errors, then warnings."""
+        return tools_problems(self.tools)
+
+
+def union(catalogues: Sequence[Catalogue]) -> Catalogue:
+    """All tools of several catalogues, in order of first appearance.
+
+    Raises `CatalogueError` where two of them declare the same name in different ways.
+    """
+    tools: dict[str, Tool] = {}
+    for catalogue in catalogues:
+        for tool in catalogue:
+            other = tools.setdefault(tool.name, tool)
+            if other.to_json() != tool.to_json():
+                raise CatalogueError(
+                    f"tool {tool.name!r} is declared in two different ways",
+                    hint="give the catalogue to use explicitly, or rename one of the two",
+                )
+    instructions = {catalogue.instructions for catalogue in catalogues}
+    return Catalogue(tuple(tools.values()), instructions.pop() if len(instructions) == 1 else "")
+
+
+def tools_problems(tools: Sequence[Tool]) -> list[Problem]:
+    """Everything wrong with these tools as a catalogue: errors, then warnings."""
+    found = [problem for tool in tools for problem in tool_problems(tool)]
+    names = [tool.name for tool in tools]
+    found += [
+        Problem("error", f"tool {name!r}", f"{names.count(name)} tools have this name; names must differ")
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
+    if not tools:
+        found.append(Problem("error", "tools", "the catalogue has no tools"))
+    return sorted(found, key=lambda problem: problem.level != "error")
+
+
+def _raise_errors(problems: Sequence[Problem]) -> None:
+    errors = [problem for problem in problems if problem.level == "error"]
+    if errors:
+        lines = "\n".join(f"  {problem}" for problem in errors)
+        raise CatalogueError(f"the catalogue has {len(errors)} error(s):\n{lines}")
+
+
+def read_tools(value: object) -> tuple[tuple[Tool, ...], str, list[Problem]]:
+    """Tools and instructions of a canonical JSON value, and all its problems, of shape and of content, at once."""
+    instructions: object = ""
+    if isinstance(value, Mapping):
+        unknown = [key for key in value if key not in ("instructions", "tools")]
+        instructions, entries = value.get("instructions", ""), value.get("tools")
+    else:
+        unknown, entries = [], value
+    problems = [Problem("error", "catalogue", f"unknown key {key!r}") for key in unknown]
+    if not isinstance(instructions, str):
+        problems.append(Problem("error", "instructions", f"must be text, not {instructions!r}"))
+        instructions = ""
+    if not isinstance(entries, Sequence) or isinstance(entries, str):
+        return (), instructions, [*problems, Problem("error", "tools", "must be a list of tools")]
+    tools: list[Tool] = []
+    for number, entry in enumerate(entries, start=1):
+        tool, faults = _read_tool(entry, f"tool {number}")
+        problems += faults
+        if tool is not None:
+            tools.append(tool)
+    if tools or not problems:
+        problems += tools_problems(tools)
+    return tuple(tools), instructions, problems
+
+
+def _read_tool(entry: object, where: str) -> tuple[Tool | None, list[Problem]]:
+    if not isinstance(entry, Mapping):
+        return None, [Problem("error", where, f"must be an object, not {entry!r}")]
+    name = entry.get("name")
+    if not isinstance(name, str):
+        return None, [Problem("error", where, f"needs a name that is text, not {name!r}")]
+    where = f"tool {name!r}"
+    problems = [
+        Problem("error", where, f"unknown key {key!r}")
+        for key in entry
+        if key not in ("name", "description", "parameters")
+    ]
+    description = entry.get("description") or ""
+    parameters = {} if entry.get("parameters") is None else entry["parameters"]
+    if not isinstance(description, str):
+        problems.append(Problem("error", where, f"description must be text, not {description!r}"))
+    if not isinstance(parameters, Mapping):
+        problems.append(Problem("error", where, f"parameters must be a JSON Schema object, not {parameters!r}"))
+    if problems:
+        return None, problems
+    return Tool(name, str(description), dict(parameters)), []
+
+
+def canonical_parameters(schema: Mapping[str, Any]) -> Schema:
+    """The JSON Schema of a tool's arguments in canonical form: an object, closed unless it says otherwise."""
+    parameters = dict(schema)
+    parameters.setdefault("type", "object")
+    if parameters["type"] == "object":
+        parameters.setdefault("properties", {})
+    canonical: Schema = canonical_schema(parameters)
+    return canonical
+
+
+def canonical_schema(schema: Any, *, close: bool = True) -> Any:
+    """One schema in canonical form. What is no schema is returned as it is, for `problems` to name.
+
+    `close` is false below `allOf`, whose branches would refuse each other's properties.
+    """
+    if not isinstance(schema, Mapping):
+        return schema
+    canonical: Schema = {}
+    for key in sorted((key for key in schema if key not in DROPPED), key=_keyword_order):
+        canonical[key] = _canonical_value(key, schema[key], close and "allOf" not in schema)
+    open_ended = {"additionalProperties", "patternProperties", "unevaluatedProperties", "allOf"} & canonical.keys()
+    if close and "properties" in canonical and not open_ended:
+        canonical["additionalProperties"] = False
+        canonical = {key: canonical[key] for key in sorted(canonical, key=_keyword_order)}
+    return canonical
+
+
+def _canonical_value(key: str, value: Any, close: bool) -> Any:
+    if key in SUBSCHEMA_MAPS and isinstance(value, Mapping):
+        return {name: canonical_schema(child, close=close) for name, child in value.items()}
+    if key in SUBSCHEMA_LISTS and isinstance(value, list):
+        return [canonical_schema(child, close=close and key != "allOf") for child in value]
+    if key in SUBSCHEMAS:
+        return canonical_schema(value, close=close and key not in ("not", "if", "then", "else"))
+    return value
+
+
+def _keyword_order(key: str) -> tuple[int, str]:
+    return (KEYWORDS.index(key), "") if key in KEYWORDS else (len(KEYWORDS), key)
+
+
+def tool_problems(tool: Tool) -> list[Problem]:
+    """Everything wrong with one tool: its name, its description, its schema."""
+    where = f"tool {tool.name!r}"
+    found = []
+    if tool.name == NO_TOOL:
+        found.append(Problem("error", where, "this name means that no tool is called; rename the tool"))
+    elif not NAME.fullmatch(tool.name):
+        allowed = "a letter or _ first, then letters, digits, _ . / : -, at most 128"
+        found.append(Problem("error", where, f"not a usable name ({allowed})"))
+    if not tool.description.strip():
+        found.append(Problem("warning", where, "has no description; the model chooses tools by their descriptions"))
+    try:
+        tool.validator  # noqa: B018
+    except (ValueError, jsonschema_rs.ReferencingError) as error:
+        reason = " ".join(str(error).split("\n\nOn instance")[0].split())
+        return [*found, Problem("error", f"{where}, parameters", f"no valid JSON Schema: {reason}")]
+    if tool.parameters.get("type") != "object":
+        found.append(Problem("error", f"{where}, parameters", "must be of type object"))
+    return found + _schema_problems(tool.parameters, f"{where}, parameters")
+
+
+def _schema_problems(schema: Any, where: str) -> list[Problem]:
+    if not isinstance(schema, Mapping):
+        return []
+    found = [
+        Problem("warning", where, f"keyword {key!r} is not supported: it is not checked")
+        for key in schema
+        if key not in KEYWORDS
+    ]
+    if "format" in schema and schema["format"] not in FORMATS:
+        found.append(Problem("warning", where, f"format {schema['format']!r} is not supported: it is not checked"))
+    properties = schema.get("properties", {})
+    if schema.get("additionalProperties") is False:
+        found += [
+            Problem("error", where, f"{name!r} is required, but it is no property: no call could ever fit")
+            for name in schema.get("required", ())
+            if name not in properties
+        ]
+    for key, child in _subschemas(schema):
+        found += _schema_problems(child, f"{where}.{key}")
+    return found
+
+
+def _subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key in SUBSCHEMAS:
+        if key in schema:
+            yield key, schema[key]
+    for key in SUBSCHEMA_LISTS:
+        yield from ((f"{key}[{number}]", child) for number, child in enumerate(schema.get(key, ())))
+    for key in SUBSCHEMA_MAPS:
+        prefix = "" if key == "properties" else f"{key}."
+        yield from ((f"{prefix}{name}", child) for name, child in schema.get(key, {}).items())
+
+
+def _argument_error(error: Any) -> ArgumentError:
+    where = "arguments" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
+    kind = {"required": "missing", "additionalProperties": "extra"}.get(error.kind.name, "bad")
+    return ArgumentError(kind, where, error.message)

@@ -1,0 +1,302 @@
+"""Examples: a request, its gold target and its catalogue, read from chat-format JSONL or Hugging Face datasets.
+
+A row is `{"messages": [system, user, assistant]}` or `{"request", "target"}`. Its catalogue is its `tools`, else its
+`catalogue` (a name in `catalogues.json[.gz]` beside the file, or a path), else its system message if that is in
+signature style, else the default given by the caller. `alternatives`, `id`, `kind` and `template` are optional.
+"""
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+from .calls import Message, ParseFailure, Target
+from .catalogue import Catalogue
+from .errors import DataError, RouterError
+from .interop import catalogue_from_json
+from .parsing import parse, parse_target
+from .prompts import Style, assistant_text, clean_request, conversation, system_message
+from .signature import parse_signatures
+
+SHOWN_ERRORS = 20
+
+
+@dataclass(frozen=True)
+class Example:
+    """One request with its gold target.
+
+    `system` is the system message as the row holds it (None where it holds none), `where` the row's file and line,
+    `template` whether a program filled it in from a template.
+    """
+
+    request: str
+    target: Target
+    catalogue: Catalogue
+    alternatives: tuple[Target, ...] = ()
+    system: str | None = None
+    id: str | None = None
+    kind: str | None = None
+    template: bool = False
+    where: str = ""
+
+    def messages(self, style: Style = "signature", *, keep_system: bool = False) -> tuple[Message, Message]:
+        """System and user message: the catalogue rendered anew, or the row's own text with `keep_system`."""
+        if keep_system and self.system is not None:
+            return conversation(self.system, self.request)
+        return conversation(system_message(self.catalogue, style), self.request)
+
+    @property
+    def answer(self) -> str:
+        """The assistant's text."""
+        return assistant_text(self.target, self.catalogue)
+
+    def to_json(self, catalogue_name: str, style: Style = "signature") -> dict[str, Any]:
+        """The row as we write it: `messages`, and the name or path of its catalogue."""
+        messages = [*self.messages(style), {"role": "assistant", "content": self.answer}]
+        row: dict[str, Any] = {"messages": messages, "catalogue": catalogue_name}
+        if self.alternatives:
+            row["alternatives"] = [json.loads(assistant_text(target, self.catalogue)) for target in self.alternatives]
+        extra = {"id": self.id, "kind": self.kind, "template": self.template or None}
+        return row | {key: value for key, value in extra.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class RowError:
+    """A row that can't be read: where it stands and what is wrong."""
+
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+@dataclass
+class Reader:
+    """Turns rows of one source into examples, its catalogues read once."""
+
+    folder: Path
+    default: Catalogue | None = None
+    named: dict[str, Catalogue] = field(default_factory=dict)
+    seen: dict[str, Catalogue] = field(default_factory=dict)
+    bundle: dict[str, Any] | None = None
+
+    def example(self, row: object, where: str) -> Example:
+        """One row as an example. Raises `DataError` or `CatalogueError` saying what is wrong with it."""
+        if not isinstance(row, Mapping):
+            raise DataError(f"a row must be a JSON object, not {type(row).__name__}")
+        if "messages" in row:
+            system, request, answer = _chat(row["messages"])
+        else:
+            system, request, answer = None, row.get("request"), row.get("target")
+        if not isinstance(request, str) or answer is None:
+            raise DataError('a row needs "messages", or "request" and "target"')
+        catalogue = self.catalogue(row, system)
+        alternatives = row.get("alternatives") or ()
+        if not isinstance(alternatives, Sequence) or isinstance(alternatives, str):
+            raise DataError('"alternatives" must be a list of targets')
+        return Example(
+            request=clean_request(request),
+            target=_target(answer, catalogue, "the target"),
+            catalogue=catalogue,
+            alternatives=tuple(_target(other, catalogue, "an alternative") for other in alternatives),
+            system=system,
+            id=_text(row, "id"),
+            kind=_text(row, "kind"),
+            template=bool(row.get("template", False)),
+            where=where,
+        )
+
+    def catalogue(self, row: Mapping[str, Any], system: str | None) -> Catalogue:
+        """The row's own catalogue, by the order of precedence."""
+        if row.get("tools"):
+            key = json.dumps(row["tools"])
+            if key not in self.seen:
+                self.seen[key] = catalogue_from_json(_decoded(row["tools"]))
+            return self.seen[key]
+        if row.get("catalogue"):
+            return self.by_name(row["catalogue"])
+        if system is not None and self.default is None:
+            if system not in self.seen:
+                parsed = parse_signatures(system)
+                if parsed is None:
+                    raise DataError("the system message is in no style that can be read, and no catalogue is given")
+                self.seen[system] = parsed
+            return self.seen[system]
+        if self.default is None:
+            raise DataError("no catalogue: the row has no tools, no catalogue and no system message")
+        return self.default
+
+    def by_name(self, name: object) -> Catalogue:
+        """The catalogue of that name in `catalogues.json[.gz]` beside the data, or in the file of that path."""
+        if not isinstance(name, str):
+            raise DataError(f'"catalogue" must be a name, not {name!r}')
+        if name not in self.named:
+            if self.bundle is None:
+                self.bundle = _bundle(self.folder)
+            found = self.bundle.get(name)
+            if found is None:
+                path = self.folder / name
+                if not path.is_file():
+                    raise DataError(f"catalogue {name!r} is neither in catalogues.json beside the data nor a file")
+                found = json.loads(path.read_text(encoding="utf-8"))
+            self.named[name] = catalogue_from_json(found)
+        return self.named[name]
+
+
+def read(source: str | Path, default: Catalogue | None = None) -> list[Example]:
+    """All examples of a source. Raises `DataError` naming every row that can't be read (the first 20).
+
+    `source` is a `.jsonl` or `.jsonl.gz` file, a folder written by `datasets`, or a dataset's name on the hub; the two
+    last may end in `#split` ("train" unless given).
+    """
+    examples, errors = scan(source, default)
+    if errors:
+        lines = "\n".join(f"  {error}" for error in errors[:SHOWN_ERRORS])
+        more = f"\n  … and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
+        raise DataError(
+            f"{len(errors)} row(s) of {source} can't be used:\n{lines}{more}",
+            hint=f"see everything at once with: mlx-router data check {source}",
+        )
+    if not examples:
+        raise DataError(f"{source} has no rows")
+    return examples
+
+
+def scan(source: str | Path, default: Catalogue | None = None) -> tuple[list[Example], list[RowError]]:
+    """Every example that can be read, and an error for every row that can't."""
+    reader = Reader(_folder(source), default)
+    examples: list[Example] = []
+    errors: list[RowError] = []
+    for where, row in rows(source):
+        if isinstance(row, RowError):
+            errors.append(row)
+            continue
+        try:
+            examples.append(reader.example(row, where))
+        except RouterError as error:
+            errors.append(RowError(where, error.message))
+    return examples, errors
+
+
+def rows(source: str | Path) -> Iterator[tuple[str, object]]:
+    """The raw rows of a source with where they stand; a line that is no JSON comes as a `RowError`."""
+    name, _, split = str(source).partition("#")
+    path = Path(name)
+    if path.is_file() and path.suffix == ".json":
+        raise DataError(f"{path} is no JSONL file", hint="one JSON object a line; the name ends in .jsonl or .jsonl.gz")
+    if path.is_file():
+        yield from _lines(path)
+    elif path.suffix in (".jsonl", ".gz"):
+        raise DataError(f"{path} does not exist")
+    else:
+        yield from _dataset(name, split or "train")
+
+
+def write(examples: Iterable[Example], path: Path, catalogue_name: str, style: Style = "signature") -> None:
+    """Write examples as chat-format JSONL; the file appears whole or not at all."""
+    aside = path.with_name(path.name + ".part")
+    with aside.open("w", encoding="utf-8") as file:
+        for example in examples:
+            file.write(json.dumps(example.to_json(catalogue_name, style), ensure_ascii=False) + "\n")
+    aside.replace(path)
+
+
+def with_catalogue(examples: Sequence[Example], catalogue: Catalogue) -> list[Example]:
+    """The same requests and targets against another catalogue."""
+    return [replace(example, catalogue=catalogue) for example in examples]
+
+
+def _lines(path: Path) -> Iterator[tuple[str, object]]:
+    try:
+        with _open(path) as file:
+            for number, line in enumerate(file, start=1):
+                where = f"{path}:{number}"
+                if not line.strip():
+                    continue
+                try:
+                    yield where, json.loads(line)
+                except json.JSONDecodeError as error:
+                    yield where, RowError(where, f"no JSON: {error.msg} at column {error.colno}")
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise DataError(f"{path} can't be read: {error}") from None
+
+
+def _open(path: Path) -> IO[str]:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
+def _dataset(name: str, split: str) -> Iterator[tuple[str, object]]:
+    import datasets
+
+    if not Path(name).is_dir() and name.count("/") > 1:
+        raise DataError(f"{name} does not exist")
+    try:
+        found = datasets.load_from_disk(name) if Path(name).is_dir() else datasets.load_dataset(name)
+    except Exception as error:
+        # The hub's client raises many kinds of errors for a name that is wrong, private, or out of reach.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{name} is neither a file nor a dataset that can be loaded: {reason}") from error
+    if isinstance(found, Mapping):
+        if split not in found:
+            raise DataError(f"{name} has no split {split!r}; it has {', '.join(found)}")
+        found = found[split]
+    for number, row in enumerate(found, start=1):
+        yield f"{name}#{split}:{number}", _without_nulls(row)
+
+
+def _without_nulls(value: Any) -> Any:
+    """Arrow tables fill every row's objects up to one shape with nulls; a JSON row would not have these keys."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(child) for key, child in value.items() if child is not None}
+    return [_without_nulls(child) for child in value] if isinstance(value, list) else value
+
+
+def _folder(source: str | Path) -> Path:
+    path = Path(str(source).partition("#")[0])
+    return path if path.is_dir() else path.parent
+
+
+def _bundle(folder: Path) -> dict[str, Any]:
+    for path in (folder / "catalogues.json", folder / "catalogues.json.gz"):
+        if path.is_file():
+            with _open(path) as file:
+                found = json.load(file)
+            if not isinstance(found, dict):
+                raise DataError(f"{path} must be an object of catalogues by name")
+            return found
+    return {}
+
+
+def _chat(messages: object) -> tuple[str | None, Any, Any]:
+    """System text, request and answer of a chat row of one turn."""
+    if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
+        raise DataError('"messages" must be a list of objects')
+    roles = [message.get("role") for message in messages]
+    if roles not in (["system", "user", "assistant"], ["user", "assistant"]):
+        raise DataError(f"messages must be system, user, assistant, not {', '.join(map(str, roles))}")
+    contents = [message.get("content") for message in messages]
+    if not all(isinstance(content, str) for content in contents):
+        raise DataError("every message needs content that is text")
+    return (contents[0] if roles[0] == "system" else None), contents[-2], contents[-1]
+
+
+def _target(answer: object, catalogue: Catalogue, what: str) -> Target:
+    outcome = parse(answer, catalogue) if isinstance(answer, str) else parse_target(_decoded(answer), catalogue)
+    if isinstance(outcome, ParseFailure):
+        raise DataError(f"{what} does not fit the catalogue ({outcome.reason}): {outcome.detail}")
+    return outcome
+
+
+def _decoded(value: object) -> Any:
+    """A value that may have been stored as JSON text, as datasets with free-form objects do."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _text(row: Mapping[str, Any], key: str) -> str | None:
+    value = row.get(key)
+    return None if value is None else str(value)
