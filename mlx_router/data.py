@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from .calls import Message, ParseFailure, Target
 from .catalogue import Catalogue
-from .errors import DataError, RouterError
+from .errors import CatalogueError, DataError, RouterError
 from .interop import catalogue_from_json
 from .parsing import parse, parse_target
 from .prompts import Style, assistant_text, clean_request, conversation, system_message
@@ -81,6 +81,7 @@ class Reader:
     default: Catalogue | None = None
     named: dict[str, Catalogue] = field(default_factory=dict)
     seen: dict[str, Catalogue] = field(default_factory=dict)
+    parsed: dict[str, Catalogue | None] = field(default_factory=dict)
     bundle: dict[str, Any] | None = None
 
     def example(self, row: object, where: str) -> Example:
@@ -118,16 +119,22 @@ class Reader:
             return self.seen[key]
         if row.get("catalogue"):
             return self.by_name(row["catalogue"])
-        if system is not None and self.default is None:
-            if system not in self.seen:
-                parsed = parse_signatures(system)
-                if parsed is None:
-                    raise DataError("the system message is in no style that can be read, and no catalogue is given")
-                self.seen[system] = parsed
-            return self.seen[system]
+        if system is not None and (parsed := self.from_system(system)) is not None:
+            return parsed
         if self.default is None:
-            raise DataError("no catalogue: the row has no tools, no catalogue and no system message")
+            raise DataError("no catalogue: the row names none, has no tools, and its system message shows none")
         return self.default
+
+    def from_system(self, system: str) -> Catalogue | None:
+        """The catalogue that a system message shows in signature style; None where it is in another style."""
+        if system not in self.parsed:
+            try:
+                self.parsed[system] = parse_signatures(system)
+            except CatalogueError:
+                if self.default is None:
+                    raise
+                self.parsed[system] = None
+        return self.parsed[system]
 
     def by_name(self, name: object) -> Catalogue:
         """The catalogue of that name in `catalogues.json[.gz]` beside the data, or in the file of that path."""
