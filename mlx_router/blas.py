@@ -1,34 +1,36 @@
-"""A fast BLAS under MLX on Linux, whose wheel carries only the reference one.
+"""A fast BLAS for MLX on Linux, whose wheel carries only the reference one, some fifty times slower.
 
-MLX finds `cblas_sgemm` and its kin in the process's global scope before its own copy, if a library that offers them
-was opened there before the first import of `mlx.core`. Two are tried: the OpenBLAS of the package `scipy-openblas32`,
-whose prefixed names need a shim of three functions, built once by the C compiler; and the system's. The package comes
-first because it is current: the OpenBLAS of a stable distribution does not know the newest processors and falls back
-to its slowest kernels there.
+MLX calls `cblas_sgemm` and its kin through pointers that the dynamic linker filled in when it loaded `libmlx.so`.
+`bind` points them to an OpenBLAS: that of the package `scipy-openblas32`, which mlx-router depends on, else the
+system's. The package comes first because it is current: the OpenBLAS of a stable distribution does not know the newest
+processors and takes its slowest kernels there. No compiler, environment variable or order of imports is needed, and
+no other library of the process is touched.
+
+The pointers are found as the linker finds them: by the relocations in the library's dynamic section, see elf(5) and
+`struct link_map` in <link.h>.
 """
 
 import ctypes
-import hashlib
+import mmap
 import os
 import platform
-import shutil
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 
 from .machine import usable_cpus
 
-SYMBOLS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")  # what libmlx.so takes from a CBLAS
+PRODUCTS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")  # all that MLX takes from a CBLAS
 
-# The second is the threaded build's name where the first is single-threaded (Fedora).
+# The first is the threaded build's name where the second is single-threaded (Fedora).
 SYSTEM_LIBRARIES = ("libopenblasp.so.0", "libopenblas.so.0")
-COMPILERS = ("cc", "gcc", "clang", "g++", "c++", "clang++")
-LATE = "mlx was imported before mlx_router.runtime.prepare() was called"
-SHIM_SOURCE = Path(__file__).with_name("shim.c")
+
+# Relocations that hold the address of a function: R_*_GLOB_DAT and R_*_JUMP_SLOT.
+FUNCTION_POINTERS = {"x86_64": (6, 7), "aarch64": (1025, 1026)}
+
+# Entries of the dynamic section: DT_*.
+PLT_SIZE, STRING_TABLE, SYMBOL_TABLE, RELOCATIONS, RELOCATIONS_SIZE, PLT_RELOCATIONS = 2, 5, 6, 7, 8, 23
 
 
 @dataclass(frozen=True)
@@ -45,34 +47,91 @@ class _Unavailable(Exception):
     """A way to a fast BLAS that is closed here; the message says why."""
 
 
-def load() -> Blas:
-    """Put a fast BLAS into the process's global scope and tell which; call it before `mlx.core` is imported."""
-    present = owner_of(SYMBOLS[0])
-    if present:
-        return Blas("preloaded", present, fast=True)
-    if "mlx.core" in sys.modules:
-        return Blas("reference", None, fast=False, problems=(LATE,))
+def bind(libmlx: Path) -> Blas:
+    """Point the matrix products of a loaded MLX to a fast BLAS, and tell which one answers them now."""
+    try:
+        pointers = _product_pointers(libmlx)
+        current = _owner(pointers[PRODUCTS[0]].value)
+        # Only the copy inside the wheel is replaced; whoever built or preloaded another one meant it.
+        if not fnmatch(Path(current).parent.name, "mlx_*.libs"):
+            return Blas(Path(current).name, current, fast=True)
+        return _replace(pointers, current)
+    except _Unavailable as error:
+        return Blas("reference", None, fast=False, problems=(str(error),))
+
+
+def _replace(pointers: dict[str, ctypes.c_void_p], current: str) -> Blas:
     problems = []
-    for way in (_load_wheel, _load_system_library):
+    for find in (_wheel, _system_library):
         try:
-            return way()
-        except _Unavailable as error:
+            name, library, prefix = find()
+            functions = {product: library[prefix + product] for product in PRODUCTS}
+        except (_Unavailable, AttributeError) as error:
             problems.append(str(error))
-    return Blas("reference", None, fast=False, problems=tuple(problems))
+            continue
+        _fit_threads(library, prefix)
+        for product, function in functions.items():
+            pointers[product].value = ctypes.cast(function, ctypes.c_void_p).value
+        return Blas(name, _owner(pointers[PRODUCTS[0]].value), fast=True)
+    return Blas("reference", current, fast=False, problems=tuple(problems))
 
 
-def owner_of(symbol: str) -> str | None:
-    """Return the path of the library that offers a symbol in the process's global scope, None if none does."""
-    scope = ctypes.CDLL(None)
-    if not hasattr(scope, symbol):
-        return None
-    info = _SymbolInfo()
-    scope.dladdr(ctypes.cast(getattr(scope, symbol), ctypes.c_void_p), ctypes.byref(info))
-    return os.fsdecode(info.library) if info.library else None
+def _wheel() -> tuple[str, ctypes.CDLL, str]:
+    try:
+        package = import_module("scipy_openblas32")
+        path = Path(package.get_lib_dir()) / package.get_library(fullname=True)
+        return "OpenBLAS (scipy-openblas32)", ctypes.CDLL(str(path)), "scipy_"
+    except (ImportError, OSError) as error:
+        raise _Unavailable(f"the package scipy-openblas32 can't be used ({error})") from error
+
+
+def _system_library() -> tuple[str, ctypes.CDLL, str]:
+    for name in SYSTEM_LIBRARIES:
+        try:
+            return "OpenBLAS (system)", ctypes.CDLL(name), ""
+        except OSError:
+            continue
+    raise _Unavailable(f"the system has no {SYSTEM_LIBRARIES[-1]}")
+
+
+def _fit_threads(library: ctypes.CDLL, prefix: str) -> None:
+    """Take no more threads than the container's quota of CPU time feeds; OpenBLAS counts processors only."""
+    threads = usable_cpus()
+    if threads < library[f"{prefix}openblas_get_num_threads"]():
+        library[f"{prefix}openblas_set_num_threads"](threads)
+
+
+class _LinkMap(ctypes.Structure):
+    """The start of `struct link_map`: a loaded library."""
+
+    _fields_ = (("base", ctypes.c_size_t), ("name", ctypes.c_char_p), ("dynamic", ctypes.c_size_t))
+
+
+class _Dynamic(ctypes.Structure):
+    """`Elf64_Dyn`: an entry of the dynamic section."""
+
+    _fields_ = (("tag", ctypes.c_int64), ("value", ctypes.c_uint64))
+
+
+class _Relocation(ctypes.Structure):
+    """`Elf64_Rela`: a place that the linker filled in, here with the address of a symbol."""
+
+    _fields_ = (
+        ("offset", ctypes.c_uint64),
+        ("kind", ctypes.c_uint32),
+        ("symbol", ctypes.c_uint32),
+        ("addend", ctypes.c_int64),
+    )
+
+
+class _Symbol(ctypes.Structure):
+    """`Elf64_Sym`: an entry of the symbol table."""
+
+    _fields_ = (("name", ctypes.c_uint32), ("rest", ctypes.c_char * 20))
 
 
 class _SymbolInfo(ctypes.Structure):
-    """`Dl_info` of dladdr(3)."""
+    """`Dl_info`: what dladdr(3) tells of an address."""
 
     _fields_ = (
         ("library", ctypes.c_char_p),
@@ -82,105 +141,63 @@ class _SymbolInfo(ctypes.Structure):
     )
 
 
-def _load_wheel() -> Blas:
+def _product_pointers(libmlx: Path) -> dict[str, ctypes.c_void_p]:
+    """Return the writable pointers through which a loaded library calls the matrix products, by name."""
+    kinds = FUNCTION_POINTERS.get(platform.machine())
+    if kinds is None:
+        raise _Unavailable(f"MLX's BLAS can't be replaced on {platform.machine()}")
     try:
-        # Importing it opens its library in the global scope.
-        package = import_module("scipy_openblas32")
-    except (ImportError, OSError) as error:
-        raise _Unavailable(f"the package scipy-openblas32 can't be used: {error}") from error
-    try:
-        _load_shim()
+        # dlopen's handle is the library's link map, in glibc.
+        loaded = _LinkMap.from_address(ctypes.CDLL(str(libmlx), mode=os.RTLD_NOLOAD)._handle)
     except OSError as error:
-        raise _Unavailable(f"the BLAS shim can't be loaded: {error}") from error
-    path = str(Path(package.get_lib_dir()) / package.get_library(fullname=True))
-    _fit_threads(ctypes.CDLL(path), prefix="scipy_")
-    return Blas("OpenBLAS (scipy-openblas32)", path, fast=True)
+        raise _Unavailable(f"MLX's library is not where it is expected ({error})") from error
+    dynamic = _dynamic_section(loaded.dynamic)
+    pointers = {}
+    for relocation in _relocations(dynamic):
+        name = _symbol_name(dynamic, relocation.symbol) if relocation.kind in kinds else ""
+        if name in PRODUCTS:
+            pointers[name] = _writable_pointer(loaded.base + relocation.offset)
+    if len(pointers) < len(PRODUCTS):
+        raise _Unavailable("this build of MLX does not take its matrix products from a library")
+    return pointers
 
 
-def _load_system_library() -> Blas:
-    for name in SYSTEM_LIBRARIES:
-        try:
-            library = ctypes.CDLL(name)
-        except OSError:
-            continue
-        # Looked at before it is made global: half a BLAS would mix two libraries.
-        if all(hasattr(library, symbol) for symbol in SYMBOLS):
-            ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
-            _fit_threads(library)
-            return Blas("OpenBLAS (system)", owner_of(SYMBOLS[0]) or name, fast=True)
-    raise _Unavailable("the system has no libopenblas.so.0")
+def _dynamic_section(address: int) -> dict[int, int]:
+    """Return the entries by tag; glibc has made their addresses absolute."""
+    entries: dict[int, int] = {}
+    while (entry := _Dynamic.from_address(address)).tag:
+        entries.setdefault(entry.tag, entry.value)
+        address += ctypes.sizeof(_Dynamic)
+    return entries
 
 
-def _fit_threads(library: ctypes.CDLL, prefix: str = "") -> None:
-    """Take no more threads than the container's quota of CPU time feeds; OpenBLAS counts processors only."""
-    threads = usable_cpus()
-    if threads < library[f"{prefix}openblas_get_num_threads"]():
-        library[f"{prefix}openblas_set_num_threads"](threads)
+def _relocations(dynamic: dict[int, int]) -> list[_Relocation]:
+    found: list[_Relocation] = []
+    for table, size in ((PLT_RELOCATIONS, PLT_SIZE), (RELOCATIONS, RELOCATIONS_SIZE)):
+        count = dynamic.get(size, 0) // ctypes.sizeof(_Relocation)
+        if count:
+            found += (_Relocation * count).from_address(dynamic[table])
+    return found
 
 
-def _load_shim() -> None:
-    """Open the shim in the global scope, from the user's cache if it is there or can be put there."""
-    try:
-        ctypes.CDLL(str(_cached_shim()), mode=ctypes.RTLD_GLOBAL)
-    except (OSError, RuntimeError):  # RuntimeError: no home directory
-        # Built for this process alone; loaded code outlives its file.
-        with tempfile.TemporaryDirectory(prefix="mlx-router-") as folder:
-            ctypes.CDLL(str(_build_shim(Path(folder) / "shim.so")), mode=ctypes.RTLD_GLOBAL)
+def _symbol_name(dynamic: dict[int, int], index: int) -> str:
+    symbol = _Symbol.from_address(dynamic[SYMBOL_TABLE] + index * ctypes.sizeof(_Symbol))
+    return ctypes.string_at(dynamic[STRING_TABLE] + symbol.name).decode(errors="replace")
 
 
-def _cached_shim() -> Path:
-    path = cache_folder() / f"{_shim_key()}.so"
-    if not _is_ours(path):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _build_shim(path)
-    return path
+def _writable_pointer(address: int) -> ctypes.c_void_p:
+    """Return the pointer at an address, its page made writable: libraries may be linked to be read-only there."""
+    read_write = mmap.PROT_READ | mmap.PROT_WRITE
+    page = address - address % mmap.PAGESIZE
+    process = ctypes.CDLL(None, use_errno=True)
+    if process.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), read_write):
+        raise _Unavailable(f"the system refuses to replace MLX's BLAS ({os.strerror(ctypes.get_errno())})")
+    return ctypes.c_void_p.from_address(address)
 
 
-def cache_folder() -> Path:
-    """Return the folder for what is built once per user; it need not exist."""
-    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not root.is_absolute():  # also when unset; the XDG specification says to ignore a relative one
-        root = Path.home() / ".cache"
-    return root / "mlx-router"
-
-
-def _shim_key() -> str:
-    """Return a name that changes with whatever the compiled shim depends on."""
-    parts = (SHIM_SOURCE.read_text(encoding="utf-8"), version("scipy-openblas32"), platform.machine())
-    return "cblas-shim-" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def _is_ours(path: Path) -> bool:
-    """Tell whether a file exists and belongs to this user; code of another user's is not run."""
-    try:
-        return path.stat().st_uid == os.geteuid()
-    except OSError:
-        return False
-
-
-def _build_shim(target: Path) -> Path:
-    """Compile the shim, written aside and renamed, so that two processes at once do no harm."""
-    handle, scratch = tempfile.mkstemp(prefix=target.stem, suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    try:
-        _compile(SHIM_SOURCE, Path(scratch))
-        return Path(scratch).replace(target)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
-
-
-def _compile(source: Path, target: Path) -> None:
-    compilers = [path for path in map(shutil.which, COMPILERS) if path]
-    if not compilers:
-        raise _Unavailable("no C compiler is on the PATH to adapt scipy-openblas32")
-    problems = []
-    for compiler in compilers:
-        command = [compiler, "-O2", "-fPIC", "-shared", str(source), "-o", str(target)]
-        try:
-            subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=True)
-            return
-        except subprocess.CalledProcessError as error:
-            problems.append(f"{compiler}: {(error.stderr.strip() or 'failed').splitlines()[0]}")
-        except subprocess.TimeoutExpired:
-            problems.append(f"{compiler} did not answer within a minute")
-    raise _Unavailable(f"the BLAS shim does not compile: {problems[0]}")
+def _owner(address: int | None) -> str:
+    """Return the path of the library that holds an address."""
+    info = _SymbolInfo()
+    if not ctypes.CDLL(None).dladdr(ctypes.c_void_p(address), ctypes.byref(info)):
+        raise _Unavailable("MLX's matrix products belong to no library")
+    return os.fsdecode(info.library)

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from . import runtime
-from .blas import LATE, Blas
 from .runtime import Runtime
 
 Level: TypeAlias = Literal["error", "warning"]
@@ -100,17 +99,13 @@ def _backend_advice(found: Runtime) -> Iterator[Advice]:
         problem = (
             f"Matrix products use the reference BLAS, which is many times slower: {'; '.join(backend.blas.problems)}."
         )
-        yield Advice("warning", problem, _blas_remedy(backend.blas))
+        yield Advice(
+            "warning", problem, "Install OpenBLAS: `pip install scipy-openblas32`, or `sudo apt install libopenblas0`."
+        )
     if backend.compile_problem:
         install = "Install a C++ compiler (Debian, Ubuntu: `sudo apt install g++`)."
         remedy = "Set TMPDIR to a folder of your own." if backend.compiler else install
         yield Advice("warning", f"mx.compile is off: {backend.compile_problem}.", remedy)
-
-
-def _blas_remedy(blas: Blas) -> str:
-    if blas.problems == (LATE,):
-        return "Import mlx_router.runtime and call its prepare() before anything imports mlx."
-    return "Install a C compiler or OpenBLAS (Debian, Ubuntu: `sudo apt install g++`, or `libopenblas0`)."
 
 
 def render(report: Report) -> str:

@@ -1,7 +1,7 @@
 """How MLX runs here: which device, which BLAS, whether it may compile.
 
-Call `prepare()` before anything imports `mlx.core`; modules that need MLX do so at their top. Importing this module
-loads neither mlx nor mlx_lm.
+Call `prepare()` before the first work is given to MLX; it may be imported already. Importing this module loads neither
+mlx nor mlx_lm.
 """
 
 import os
@@ -114,7 +114,6 @@ def measure_gflops(size: int = 1024, seconds: float = 0.5) -> float:
 
 
 def _prepare() -> Backend:
-    found = _choose_blas()
     try:
         mx: Any = import_module("mlx.core")
     except (ImportError, OSError) as error:
@@ -132,15 +131,15 @@ def _prepare() -> Backend:
         device="gpu" if gpu else "cpu",
         device_name=info.get("device_name"),
         gpu_memory_bytes=info.get("max_recommended_working_set_size") if gpu else None,
-        blas=found,
+        blas=_blas(Path(mx.__file__).with_name("lib") / "libmlx.so"),
         compiler=shutil.which("g++"),
         compile_enabled=not problem and "MLX_DISABLE_COMPILE" not in os.environ,
         compile_problem=problem,
     )
 
 
-def _choose_blas() -> Blas:
-    return Blas("Accelerate", None, fast=True) if sys.platform == "darwin" else blas.load()
+def _blas(libmlx: Path) -> Blas:
+    return Blas("Accelerate", None, fast=True) if sys.platform == "darwin" else blas.bind(libmlx)
 
 
 def _compile_problem() -> str | None:
