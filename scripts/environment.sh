@@ -36,12 +36,18 @@ except ImportError:
 print(sys._base_executable)
 '
 
-# Prints what an environment was made for: its place, interpreter and version; fails if it does not work.
+# Prints the Python that an environment belongs to; also what the Python itself prints.
+base='
+import os, sys
+print("%s %s" % (os.path.realpath(sys.base_prefix), sys.version.split()[0]))
+'
+
+# Prints what an environment was made for: its place and its Python; fails if it does not work.
 identify='
 import os, pip, sys
 assert (3, 11) <= sys.version_info[:2] <= (3, 14)
-print("%s %s %s" % (sys.prefix, os.path.realpath(sys._base_executable), sys.version.split()[0]))
-'
+print(os.path.realpath(sys.prefix))
+'$base
 
 check_system() {
     SYSTEM=$(uname -s)
@@ -95,10 +101,7 @@ find_python() {
 is_whole() {
     identity=$("$folder/bin/python" -c "$identify" 2>/dev/null) || return 1
     [ ! -e "$made" ] || [ "$identity" = "$(cat "$made")" ] || return 1
-    [ -z "$wanted" ] || case $identity in
-    *" $("$python" -c 'import os, sys; print("%s %s" % (os.path.realpath(sys.executable), sys.version.split()[0]))')") ;;
-    *) return 1 ;;
-    esac
+    [ -z "$wanted" ] || [ "$("$folder/bin/python" -c "$base")" = "$("$python" -c "$base")" ]
 }
 
 make_anew() {
