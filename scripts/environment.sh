@@ -63,8 +63,9 @@ check_system() {
     esac
 }
 
-# Sets `python` to the interpreter behind candidate $1, or adds to `reasons` why it is unfit.
+# Sets `python` to the interpreter behind candidate $1, or `answer` to why it is unfit.
 try() {
+    answer="does not exist"
     command -v "$1" >/dev/null 2>&1 || return 1
     if answer=$("$1" -c "$probe" 2>&1); then
         python=$answer
@@ -82,7 +83,7 @@ find_python() {
     reasons=
     versions='>=3.11,<3.15'
     if [ -n "$wanted" ]; then
-        try "$wanted" || fail "PYTHON=$wanted can't be used${reasons:-; there is no such program}."
+        try "$wanted" || fail "PYTHON=$wanted $answer."
         return
     fi
     for candidate in python3.14 python3.13 python3.12 python3.11 python3 python \

@@ -114,7 +114,7 @@ def test_the_python_that_the_user_names_is_used_or_refused_never_replaced(projec
     python(programs / "python3.12", "")
     named = python(programs / "mine", pretence)
     assert words in error(environment(project, programs, "env", str(named)))
-    assert "no such program" in error(environment(project, programs, "env", "python9"))
+    assert "PYTHON=python9 does not exist" in error(environment(project, programs, "env", "python9"))
 
 
 @pytest.mark.parametrize("shelf", ["bin", ".pyenv"])
