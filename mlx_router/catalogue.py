@@ -1,7 +1,8 @@
 """The catalogue: tools with JSON Schema parameters in canonical form, looked up, hashed, and held against arguments.
 
 Canonical form is JSON Schema 2020-12. Keywords stand in a fixed order, parameters in the order in which they were
-declared (models see that order, so it is part of the hash), and objects are closed unless the schema opens them.
+declared (models see that order, so it is part of the hash), and objects are closed unless the schema opens them or
+merges several schemas into one object (`allOf`, say), so that no single one of them knows all its properties.
 """
 
 import hashlib
@@ -25,8 +26,10 @@ NAME = re.compile(r"[^\W\d][\w./:-]{0,127}")
 SUBSCHEMAS = ("items", "additionalProperties", "contains", "propertyNames", "not", "if", "then", "else")
 SUBSCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 SUBSCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+# Keywords whose schemas judge the same value as the schema that they stand in.
+SAME_PLACE = ("anyOf", "oneOf", "allOf", "not", "if", "then", "else", "dependentSchemas")
 # Annotations that neither restrict a value nor reach the model.
-DROPPED = ("title", "$schema", "$comment")
+DROPPED = ("title", "$schema", "$comment", "discriminator")
 KEYWORDS = (
     *("$ref", "type", "const", "enum", "format", "pattern", "minLength", "maxLength"),
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
@@ -103,10 +106,10 @@ class Tool:
         if errors or self.model is None:
             return errors
         try:
-            self.model.model_validate(arguments)
-        except ValueError as error:
-            # A model's own validator may say anything, so its words go into the detail only.
-            return [ArgumentError("bad", "arguments", str(error))]
+            _model_values(self.model, arguments)
+        except Exception as error:
+            # A model's own validator may raise anything; its words go into the detail only.
+            return [ArgumentError("bad", "arguments", str(error) or type(error).__name__)]
         return []
 
     def typed(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -116,8 +119,9 @@ class Tool:
         """
         if self.model is None:
             return None
-        values = self.model.model_validate(arguments)
-        return {name: getattr(values, name) for name in type(values).model_fields if name in values.model_fields_set}
+        values = _model_values(self.model, arguments)
+        given = {name: getattr(values, name) for name in type(values).model_fields if name in values.model_fields_set}
+        return {**given, **(values.model_extra or {})}
 
     def to_json(self) -> dict[str, Any]:
         """The tool as the canonical file holds it."""
@@ -272,30 +276,69 @@ def _read_tool(entry: object, where: str) -> tuple[Tool | None, list[Problem]]:
         problems.append(Problem("error", where, f"parameters must be a JSON Schema object, not {parameters!r}"))
     if problems:
         return None, problems
-    return Tool(name, str(description), dict(parameters)), []
+    try:
+        return Tool(name, str(description), dict(parameters)), []
+    except RecursionError:
+        return None, [Problem("error", f"{where}, parameters", "nested too deep")]
 
 
 def canonical_parameters(schema: Mapping[str, Any]) -> Schema:
     """The JSON Schema of a tool's arguments in canonical form: an object, closed unless it says otherwise."""
-    parameters = dict(schema)
+    parameters = _root(schema)
     parameters.setdefault("type", "object")
-    if parameters["type"] == "object":
+    if parameters["type"] == "object" and not _branches(parameters):
         parameters.setdefault("properties", {})
-    canonical: Schema = canonical_schema(parameters)
+    canonical: Schema = canonical_schema(parameters, close=not _merges(parameters))
     return canonical
 
 
-def canonical_schema(schema: Any, *, close: bool = True) -> Any:
-    """One schema in canonical form. What is no schema is returned as it is, for `problems` to name.
+def _root(schema: Mapping[str, Any]) -> Schema:
+    """The schema; where its root only refers to one of its definitions, that definition in its place."""
+    parts = str(schema.get("$ref")).split("/")
+    definitions = schema.get(parts[1]) if len(parts) == 3 and parts[0] == "#" else None
+    target = definitions.get(parts[2]) if isinstance(definitions, Mapping) else None
+    if not isinstance(target, Mapping):
+        return dict(schema)
+    return {**{key: value for key, value in schema.items() if key != "$ref"}, **target}
 
-    `close` is false below `allOf`, whose branches would refuse each other's properties.
+
+def _branches(schema: Mapping[str, Any]) -> list[Any]:
+    """The schemas that judge the same value as this one."""
+    children = [child for _, child in _subschemas({key: schema[key] for key in SAME_PLACE if key in schema})]
+    return [*children, {"$ref": schema["$ref"]}] if "$ref" in schema else children
+
+
+def _names_properties(schema: Any) -> bool:
+    if not isinstance(schema, Mapping):
+        return False
+    return "properties" in schema or "$ref" in schema or any(map(_names_properties, _branches(schema)))
+
+
+def _merges(schema: Any) -> bool:
+    """Whether somewhere in it several schemas name the properties of one object; plain alternatives do not."""
+    if not isinstance(schema, Mapping):
+        return False
+    branches = _branches(schema)
+    keys = [key for key in ("$ref", *SAME_PLACE) if key in schema]
+    alternatives = "properties" not in schema and (
+        keys in (["$ref"], ["anyOf"], ["oneOf"]) or (keys == ["allOf"] and len(branches) == 1)
+    )
+    if not alternatives and any(map(_names_properties, branches)):
+        return True
+    return any(_merges(child) for _, child in _subschemas(schema))
+
+
+def canonical_schema(schema: Any, *, close: bool) -> Any:
+    """One schema in canonical form, its objects closed or not.
+
+    What is no schema is returned as it is, for `problems` to name.
     """
     if not isinstance(schema, Mapping):
         return schema
     canonical: Schema = {}
     for key in sorted((key for key in schema if key not in DROPPED), key=_keyword_order):
-        canonical[key] = _canonical_value(key, schema[key], close and "allOf" not in schema)
-    open_ended = {"additionalProperties", "patternProperties", "unevaluatedProperties", "allOf"} & canonical.keys()
+        canonical[key] = _canonical_value(key, schema[key], close)
+    open_ended = {"additionalProperties", "patternProperties", "unevaluatedProperties"} & canonical.keys()
     if close and "properties" in canonical and not open_ended:
         canonical["additionalProperties"] = False
         canonical = {key: canonical[key] for key in sorted(canonical, key=_keyword_order)}
@@ -306,9 +349,9 @@ def _canonical_value(key: str, value: Any, close: bool) -> Any:
     if key in SUBSCHEMA_MAPS and isinstance(value, Mapping):
         return {name: canonical_schema(child, close=close) for name, child in value.items()}
     if key in SUBSCHEMA_LISTS and isinstance(value, list):
-        return [canonical_schema(child, close=close and key != "allOf") for child in value]
+        return [canonical_schema(child, close=close) for child in value]
     if key in SUBSCHEMAS:
-        return canonical_schema(value, close=close and key not in ("not", "if", "then", "else"))
+        return canonical_schema(value, close=close)
     return value
 
 
@@ -330,7 +373,7 @@ def tool_problems(tool: Tool) -> list[Problem]:
     try:
         tool.validator  # noqa: B018
     except (ValueError, jsonschema_rs.ReferencingError) as error:
-        reason = " ".join(str(error).split("\n\nOn instance")[0].split())
+        reason = " ".join(re.split("\n\n(?:Failed validating|On instance)", str(error))[0].split())
         return [*found, Problem("error", f"{where}, parameters", f"no valid JSON Schema: {reason}")]
     if tool.parameters.get("type") != "object":
         found.append(Problem("error", f"{where}, parameters", "must be of type object"))
@@ -364,10 +407,17 @@ def _subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if key in schema:
             yield key, schema[key]
     for key in SUBSCHEMA_LISTS:
-        yield from ((f"{key}[{number}]", child) for number, child in enumerate(schema.get(key, ())))
+        if isinstance(children := schema.get(key), list):
+            yield from ((f"{key}[{number}]", child) for number, child in enumerate(children))
     for key in SUBSCHEMA_MAPS:
-        prefix = "" if key == "properties" else f"{key}."
-        yield from ((f"{prefix}{name}", child) for name, child in schema.get(key, {}).items())
+        if isinstance(children := schema.get(key), Mapping):
+            prefix = "" if key == "properties" else f"{key}."
+            yield from ((f"{prefix}{name}", child) for name, child in children.items())
+
+
+def _model_values(model: type[BaseModel], arguments: Mapping[str, Any]) -> BaseModel:
+    # As JSON: in Python's mode a strict model would refuse the text of a date or an enum.
+    return model.model_validate_json(json.dumps(dict(arguments)))
 
 
 def _argument_error(error: Any) -> ArgumentError:

@@ -168,9 +168,6 @@ def _schema(model: Model) -> Schema:
         # A default that is no JSON stays the program's own matter: the schema says that the argument is optional.
         warnings.simplefilter("ignore", PydanticJsonSchemaWarning)
         schema = model.model_json_schema(by_alias=by_alias, mode="validation")
-    if "$ref" in schema:
-        # A model that refers to itself stands among its own definitions.
-        schema = {**schema["$defs"][schema["$ref"].rpartition("/")[2]], "$defs": schema["$defs"]}
     schema.pop("description", None)
     return schema
 

@@ -25,7 +25,7 @@ class _Rejected(Exception):
 def parse(text: str, catalogue: Catalogue) -> Outcome:
     """Read one decision. White space around the object is fine; anything else that is not the contract is a failure.
 
-        parse('{"tool":"track_order","arguments":{"order_id":"ORD-1234"}}', catalogue)
+    parse('{"tool":"track_order","arguments":{"order_id":"ORD-1234"}}', catalogue)
     """
     try:
         return _decision(_strict_json(text), catalogue)
@@ -36,9 +36,12 @@ def parse(text: str, catalogue: Catalogue) -> Outcome:
 def parse_target(value: Any, catalogue: Catalogue) -> Outcome:
     """Hold an already decoded object, a gold target say, against the same rules."""
     try:
-        return _decision(value, catalogue)
-    except _Rejected as rejected:
-        return rejected.failure
+        text = json.dumps(value)
+    except (TypeError, ValueError) as error:
+        return ParseFailure(Failure.NOT_JSON, str(error))
+    except RecursionError:
+        return ParseFailure(Failure.TOO_DEEP, f"nested deeper than {MAX_DEPTH}")
+    return parse(text, catalogue)
 
 
 def _strict_json(text: str) -> Any:

@@ -59,8 +59,10 @@ def _type(schema: Mapping[str, Any], defs: Mapping[str, Any], depth: int) -> str
     if depth > MAX_DEPTH:
         return "any"
     if "$ref" in schema:
-        target = defs.get(str(schema["$ref"]).rpartition("/")[2])
-        return _type(target, defs, depth + 1) if isinstance(target, Mapping) else "any"
+        name = str(schema["$ref"]).rpartition("/")[2]
+        # Without itself: a definition that refers to itself is shown once, not to the depth of all its branches.
+        others = {key: value for key, value in defs.items() if key != name}
+        return _type(defs[name], others, depth + 1) if isinstance(defs.get(name), Mapping) else "any"
     if "const" in schema:
         return _literal(schema["const"])
     if "enum" in schema:
