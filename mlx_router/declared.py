@@ -201,6 +201,8 @@ def _fault(parameter: inspect.Parameter, hints: dict[str, Any]) -> str | None:
         return "it has no type hint"
     if parameter.name.startswith("_"):
         return "its name begins with an underscore"
+    if parameter.name == "model_config" or isinstance(getattr(BaseModel, parameter.name, None), property):
+        return "Pydantic keeps this name for itself"
     return None
 
 

@@ -299,5 +299,7 @@ def _outermost(models: list[Any]) -> list[object]:
     """The models that are no other's base and stand in no other's field."""
     parts = {base for model in models for base in model.__mro__[1:]}
     for model in models:
+        # A field may name a model that is defined further down.
+        model.model_rebuild(raise_errors=False)
         parts |= {one for info in model.model_fields.values() for one in mentioned_types(info.annotation)} - {model}
     return [model for model in models if model not in parts]
