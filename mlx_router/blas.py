@@ -43,6 +43,10 @@ class Blas:
     problems: tuple[str, ...] = ()
 
 
+# The library that was bound, and the prefix of its names.
+_bound: list[tuple[ctypes.CDLL, str]] = []
+
+
 class _Unavailable(Exception):
     """A way to a fast BLAS that is closed here; the message says why."""
 
@@ -70,6 +74,7 @@ def _replace(pointers: dict[str, ctypes.c_void_p], current: str) -> Blas:
             problems.append(str(error))
             continue
         _fit_threads(library, prefix)
+        _bound.append((library, prefix))
         for product, function in functions.items():
             pointers[product].value = ctypes.cast(function, ctypes.c_void_p).value
         return Blas(name, _owner(pointers[PRODUCTS[0]].value), fast=True)
@@ -99,6 +104,12 @@ def _fit_threads(library: ctypes.CDLL, prefix: str) -> None:
     threads = usable_cpus()
     if threads < library[f"{prefix}openblas_get_num_threads"]():
         library[f"{prefix}openblas_set_num_threads"](threads)
+
+
+def set_threads(count: int) -> None:
+    """Have the bound OpenBLAS use this many threads from now on; without one, nothing happens."""
+    for library, prefix in _bound:
+        library[f"{prefix}openblas_set_num_threads"](count)
 
 
 class _LinkMap(ctypes.Structure):

@@ -7,6 +7,7 @@ signature style, else the default given by the caller. `alternatives`, `id`, `ki
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,14 +87,7 @@ class Reader:
 
     def example(self, row: object, where: str) -> Example:
         """One row as an example. Raises `DataError` or `CatalogueError` saying what is wrong with it."""
-        if not isinstance(row, Mapping):
-            raise DataError(f"a row must be a JSON object, not {type(row).__name__}")
-        if "messages" in row:
-            system, request, answer = _chat(row["messages"])
-        else:
-            system, request, answer = None, row.get("request"), row.get("target")
-        if not isinstance(request, str) or answer is None:
-            raise DataError('a row needs "messages", or "request" and "target"')
+        row, system, request, answer = parts(row)
         catalogue = self.catalogue(row, system)
         alternatives = row.get("alternatives") or ()
         if not isinstance(alternatives, Sequence) or isinstance(alternatives, str):
@@ -115,7 +109,7 @@ class Reader:
         if row.get("tools"):
             key = json.dumps(row["tools"])
             if key not in self.seen:
-                self.seen[key] = catalogue_from_json(_decoded(row["tools"]))
+                self.seen[key] = catalogue_from_json(_decoded(row["tools"], "tools"))
             return self.seen[key]
         if row.get("catalogue"):
             return self.by_name(row["catalogue"])
@@ -142,13 +136,13 @@ class Reader:
             raise DataError(f'"catalogue" must be a name, not {name!r}')
         if name not in self.named:
             if self.bundle is None:
-                self.bundle = _bundle(self.folder)
+                self.bundle = bundled_catalogues(self.folder)
             found = self.bundle.get(name)
             if found is None:
                 path = self.folder / name
                 if not path.is_file():
                     raise DataError(f"catalogue {name!r} is neither in catalogues.json beside the data nor a file")
-                found = json.loads(path.read_text(encoding="utf-8"))
+                found = _json_file(path)
             self.named[name] = catalogue_from_json(found)
         return self.named[name]
 
@@ -161,20 +155,23 @@ def read(source: str | Path, default: Catalogue | None = None) -> list[Example]:
     """
     examples, errors = scan(source, default)
     if errors:
-        lines = "\n".join(f"  {error}" for error in errors[:SHOWN_ERRORS])
-        more = f"\n  … and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
-        raise DataError(
-            f"{len(errors)} row(s) of {source} can't be used:\n{lines}{more}",
-            hint=f"see everything at once with: mlx-router data check {source}",
-        )
+        hint = f"see everything at once with: mlx-router data check {source}"
+        raise DataError(bad_rows(str(source), errors), hint=hint)
     if not examples:
         raise DataError(f"{source} has no rows")
     return examples
 
 
+def bad_rows(source: str, errors: Sequence[RowError]) -> str:
+    """An error's message that names the first rows that can't be used."""
+    lines = "\n".join(f"  {error}" for error in errors[:SHOWN_ERRORS])
+    more = f"\n  … and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
+    return f"{len(errors)} row(s) of {source} can't be used:\n{lines}{more}"
+
+
 def scan(source: str | Path, default: Catalogue | None = None) -> tuple[list[Example], list[RowError]]:
     """Every example that can be read, and an error for every row that can't."""
-    reader = Reader(_folder(source), default)
+    reader = Reader(source_folder(source), default)
     examples: list[Example] = []
     errors: list[RowError] = []
     for where, row in rows(source):
@@ -186,6 +183,22 @@ def scan(source: str | Path, default: Catalogue | None = None) -> tuple[list[Exa
         except RouterError as error:
             errors.append(RowError(where, error.message))
     return examples, errors
+
+
+def parts(row: object) -> tuple[Mapping[str, Any], str | None, str, Any]:
+    """A row itself, its system text (None without one), its request and its answer, which may be text or an object.
+
+    Raises `DataError` where it is in none of the forms.
+    """
+    if not isinstance(row, Mapping):
+        raise DataError(f"a row must be a JSON object, not {type(row).__name__}")
+    if "messages" in row:
+        system, request, answer = _chat(row["messages"])
+    else:
+        system, request, answer = None, row.get("request"), row.get("target")
+    if not isinstance(request, str) or answer is None:
+        raise DataError('a row needs "messages", or "request" and "target"')
+    return row, system, request, answer
 
 
 def rows(source: str | Path) -> Iterator[tuple[str, object]]:
@@ -227,14 +240,18 @@ def _lines(path: Path) -> Iterator[tuple[str, object]]:
                     yield where, json.loads(line)
                 except json.JSONDecodeError as error:
                     yield where, RowError(where, f"no JSON: {error.msg} at column {error.colno}")
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+                except (ValueError, RecursionError) as error:
+                    # An integer of thousands of digits, or brackets nested by the thousand.
+                    yield where, RowError(where, f"no usable JSON: {error}")
+    except (OSError, UnicodeDecodeError, zlib.error, EOFError) as error:
         raise DataError(f"{path} can't be read: {error}") from None
 
 
 def _open(path: Path) -> IO[str]:
+    # Editors on Windows begin a file with a byte order mark.
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
 
 
 def _dataset(name: str, split: str) -> Iterator[tuple[str, object]]:
@@ -263,20 +280,29 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(child) for child in value] if isinstance(value, list) else value
 
 
-def _folder(source: str | Path) -> Path:
+def source_folder(source: str | Path) -> Path:
+    """The folder that a source's catalogues stand in."""
     path = Path(str(source).partition("#")[0])
     return path if path.is_dir() else path.parent
 
 
-def _bundle(folder: Path) -> dict[str, Any]:
+def bundled_catalogues(folder: Path) -> dict[str, Any]:
+    """The catalogues by name, as JSON, of `catalogues.json[.gz]` in a folder; none without that file."""
     for path in (folder / "catalogues.json", folder / "catalogues.json.gz"):
         if path.is_file():
-            with _open(path) as file:
-                found = json.load(file)
+            found = _json_file(path)
             if not isinstance(found, dict):
                 raise DataError(f"{path} must be an object of catalogues by name")
             return found
     return {}
+
+
+def _json_file(path: Path) -> Any:
+    try:
+        with _open(path) as file:
+            return json.load(file)
+    except (ValueError, RecursionError, OSError, zlib.error, EOFError) as error:
+        raise DataError(f"{path} is no JSON: {error}") from None
 
 
 def _chat(messages: object) -> tuple[str | None, Any, Any]:
@@ -293,15 +319,18 @@ def _chat(messages: object) -> tuple[str | None, Any, Any]:
 
 
 def _target(answer: object, catalogue: Catalogue, what: str) -> Target:
-    outcome = parse(answer, catalogue) if isinstance(answer, str) else parse_target(_decoded(answer), catalogue)
+    outcome = parse(answer, catalogue) if isinstance(answer, str) else parse_target(answer, catalogue)
     if isinstance(outcome, ParseFailure):
         raise DataError(f"{what} does not fit the catalogue ({outcome.reason}): {outcome.detail}")
     return outcome
 
 
-def _decoded(value: object) -> Any:
+def _decoded(value: object, what: str) -> Any:
     """A value that may have been stored as JSON text, as datasets with free-form objects do."""
-    return json.loads(value) if isinstance(value, str) else value
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError as error:
+        raise DataError(f'"{what}" is text, but no JSON: {error}') from None
 
 
 def _text(row: Mapping[str, Any], key: str) -> str | None:

@@ -136,6 +136,15 @@ class ChatFormat:
         answered = row[: end + 1] if end is not None else [*row, self.tokenizer.eos_token_id]
         return RowTokens(answered, len(prompt))
 
+    def shared_prefix(self, system: Message) -> list[int]:
+        """The tokens that all prompts with this system message begin with, found by comparing two of them.
+
+        A request may still merge with its last token; whoever uses it compares.
+        """
+        one, other = (self.prompt_tokens([system, {"role": "user", "content": content}]) for content in "a7")
+        size = next((at for at, (left, right) in enumerate(zip(one, other, strict=False)) if left != right), 0)
+        return one[:size]
+
     @cached_property
     def template_hash(self) -> str:
         """SHA-256 (hex) of the chat template."""

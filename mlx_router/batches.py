@@ -1,0 +1,187 @@
+"""Examples as token rows, and the order in which a run sees them: micro-batches in groups of one optimizer update.
+
+Rows with the same catalogue begin with the same tokens. A batch of such rows carries that prefix once, and only the
+suffixes, request and answer, row by row.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .data import Example
+from .errors import ModelError, TrainingError
+from .prompts import ChatFormat, RowTokens, Style
+
+PAD_TO = 16
+# Rows are sorted by length within so many batches, so that little is padded and the order stays random.
+SORTED_BATCHES = 16
+SHOWN_ROWS = 10
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """A row's tokens after the prefix; `offset` is where the answer begins in them."""
+
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    offset: int
+    where: str
+
+    @property
+    def answer_tokens(self) -> int:
+        return len(self.suffix) - self.offset
+
+    def whole(self) -> "TokenRow":
+        """The same row with nothing shared."""
+        return TokenRow((), self.prefix + self.suffix, len(self.prefix) + self.offset, self.where)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that run together. `prefix` has shape (P,), `suffix` (B, S) padded with 0, `lengths` (B, 2).
+
+    A row of `lengths` is where the answer begins and where the row ends, relative to the suffix.
+    """
+
+    prefix: np.ndarray
+    suffix: np.ndarray
+    lengths: np.ndarray
+    rows: tuple[str, ...]
+
+    @property
+    def answer_tokens(self) -> int:
+        """How many tokens the loss falls on."""
+        return int((self.lengths[:, 1] - self.lengths[:, 0]).sum())
+
+    def silenced(self) -> "Batch":
+        """The same shapes with no token to learn."""
+        ends = np.stack([self.lengths[:, 1], self.lengths[:, 1]], axis=1)
+        return Batch(self.prefix, self.suffix, ends, self.rows)
+
+
+def token_rows(
+    examples: Sequence[Example],
+    chat: ChatFormat,
+    *,
+    style: Style,
+    keep_system: bool,
+    max_seq_length: int | None,
+    max_tokens: int,
+) -> list[TokenRow]:
+    """Examples as tokens. Raises `TrainingError` naming every row whose answer would be cut or can't be learnt."""
+    prefixes: dict[str, list[int]] = {}
+    rows: list[TokenRow] = []
+    problems: list[str] = []
+    for example in examples:
+        messages = example.messages(style, keep_system=keep_system)
+        system = messages[0]["content"]
+        if system not in prefixes:
+            prefixes[system] = chat.shared_prefix(messages[0])
+        try:
+            tokens = chat.row_tokens(messages, example.answer)
+        except ModelError as error:
+            problems.append(f"{example.where}: {error.message}")
+            continue
+        problem = _problem(tokens, max_seq_length, max_tokens)
+        if problem:
+            problems.append(f"{example.where}: {problem}")
+            continue
+        rows.append(_token_row(tokens, prefixes[system], example.where))
+    if problems:
+        more = f"\n  … and {len(problems) - SHOWN_ROWS} more" if len(problems) > SHOWN_ROWS else ""
+        lines = "\n".join(f"  {problem}" for problem in problems[:SHOWN_ROWS])
+        raise TrainingError(
+            f"{len(problems)} row(s) can't be trained on:\n{lines}{more}",
+            hint="raise max_seq_length or max_tokens, or shorten these rows and their catalogue",
+        )
+    return rows
+
+
+def _problem(tokens: RowTokens, max_seq_length: int | None, max_tokens: int) -> str | None:
+    answer = len(tokens.tokens) - tokens.prompt_length
+    if answer < 1:
+        return "the loss mask has no token: there is no answer to learn"
+    if answer > max_tokens:
+        return f"the answer has {answer} tokens; routing stops at max_tokens = {max_tokens}"
+    if max_seq_length is not None and len(tokens.tokens) > max_seq_length:
+        return f"the row has {len(tokens.tokens)} tokens and would be cut at {max_seq_length}, where the answer is"
+    return None
+
+
+def _token_row(tokens: RowTokens, prefix: list[int], where: str) -> TokenRow:
+    row, size = tokens.tokens, len(prefix)
+    if row[:size] != prefix or size >= tokens.prompt_length:
+        size = 0
+    return TokenRow(tuple(row[:size]), tuple(row[size:]), tokens.prompt_length - size, where)
+
+
+class Plan:
+    """The micro-batches of every epoch, the same for the same seed.
+
+    Each epoch sees every row once. `accumulation` micro-batches make one optimizer update; the last update of an epoch
+    may have fewer, and is filled up with silenced ones, since the trainer counts micro-batches.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[TokenRow],
+        *,
+        batch_size: int,
+        accumulation: int,
+        seed: int,
+        group_by_length: bool = True,
+        shared_prefix: bool = True,
+    ) -> None:
+        self.rows = list(rows) if shared_prefix else [row.whole() for row in rows]
+        self.batch_size, self.accumulation, self.seed = batch_size, accumulation, seed
+        self.group_by_length = group_by_length
+        self.micro_batches_per_epoch = len(self._compose(np.random.default_rng(0)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Optimizer updates an epoch."""
+        return -(-self.micro_batches_per_epoch // self.accumulation)
+
+    def epoch(self, number: int) -> Iterator[list[Batch]]:
+        """The groups of micro-batches of one epoch, one group an update."""
+        batches = self._compose(np.random.default_rng([self.seed, number]))
+        for start in range(0, len(batches), self.accumulation):
+            group = [make_batch(rows) for rows in batches[start : start + self.accumulation]]
+            yield group + [group[-1].silenced()] * (self.accumulation - len(group))
+
+    def _compose(self, random: np.random.Generator) -> list[list[TokenRow]]:
+        by_prefix: dict[tuple[int, ...], list[TokenRow]] = {}
+        for at in random.permutation(len(self.rows)):
+            by_prefix.setdefault(self.rows[at].prefix, []).append(self.rows[at])
+        batches: list[list[TokenRow]] = []
+        rest: list[TokenRow] = []
+        for rows in by_prefix.values():
+            full = len(rows) - len(rows) % self.batch_size if len(by_prefix) > 1 else len(rows)
+            batches += self._cut(rows[:full])
+            rest += [row.whole() for row in rows[full:]]
+        batches += self._cut(rest)
+        return [batches[at] for at in random.permutation(len(batches))]
+
+    def _cut(self, rows: list[TokenRow]) -> list[list[TokenRow]]:
+        """Batches of rows in random order, of like length where that is asked for."""
+        if self.group_by_length:
+            size = self.batch_size * SORTED_BATCHES
+            chunks = (rows[start : start + size] for start in range(0, len(rows), size))
+            rows = [row for chunk in chunks for row in sorted(chunk, key=lambda row: len(row.suffix))]
+        return [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
+
+
+def make_batch(rows: Sequence[TokenRow]) -> Batch:
+    """Rows with one prefix as arrays, padded to a multiple of 16 so that few shapes are compiled."""
+    longest = max(len(row.suffix) for row in rows)
+    # One token more than a multiple: the last one is only ever a target.
+    width = 1 + -(-(longest - 1) // PAD_TO) * PAD_TO
+    suffix = np.zeros((len(rows), width), np.int32)
+    for at, row in enumerate(rows):
+        suffix[at, : len(row.suffix)] = row.suffix
+    lengths = np.array([[row.offset, len(row.suffix)] for row in rows], np.int32)
+    return Batch(np.array(rows[0].prefix, np.int32), suffix, lengths, tuple(row.where for row in rows))

@@ -1,0 +1,69 @@
+"""`mlx-router route`."""
+
+import json
+import sys
+from collections.abc import Iterator
+
+import click
+
+from .calls import Decision, ParseFailure
+from .errors import RequestError
+from .router import Router
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False))
+@click.argument("text")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole decision as JSON, one object a request.")
+@click.option("--catalogue", help="Route against another catalogue than the adapter's own.")
+@click.option("--base", help="Where the base model lies, if not under the name in the adapter's manifest.")
+def route(folder: str, text: str, as_json: bool, catalogue: str | None, base: str | None) -> None:
+    """Route TEXT with the adapter or fused model in FOLDER; `-` reads one request a line from stdin.
+
+    Exits with 0 for a call or no_tool, with 1 if an output was invalid, with 2 if it could not run.
+
+    \b
+    Examples:
+      mlx-router route adapters/support "Where's my order ORD-1234?"
+      cat requests.txt | mlx-router route adapters/support - --json
+    """
+    from .interop import load_catalogue
+
+    other = load_catalogue(catalogue) if catalogue else None
+    router = Router.load(folder, base=base)
+    code = 0
+    for number, request in _requests(text):
+        try:
+            decision = router.route(request, catalogue=other)
+        except RequestError as error:
+            if number is None:
+                raise
+            # The answers already printed stand; this line gets an error of its own in its place.
+            click.echo(f"Error: line {number}: {error.message}", err=True)
+            click.echo(json.dumps({"error": error.message, "line": number}) if as_json else "")
+            code = 2
+            continue
+        click.echo(json.dumps(decision.to_json(), ensure_ascii=False) if as_json else _shown(decision))
+        if not decision.valid:
+            code = max(code, 1)
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _requests(text: str) -> Iterator[tuple[int | None, str | bytes]]:
+    """The requests with their line numbers; blank lines of stdin are passed over."""
+    if text != "-":
+        yield None, text
+        return
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        if line.strip():
+            yield number, line.rstrip(b"\r\n")
+
+
+def _shown(decision: Decision) -> str:
+    """The decision as the model was asked to write it; the parser's reason for one that is not valid."""
+    from .prompts import assistant_text
+
+    if isinstance(decision.outcome, ParseFailure):
+        return f"invalid output ({decision.outcome.reason}): {decision.raw}"
+    return assistant_text(decision.outcome)

@@ -1,0 +1,130 @@
+"""`mlx-router train` and `mlx-router fuse`."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from .config import TrainConfig, load_config
+from .errors import ConfigError
+
+# Shown by --help; the other fields are flags as well, listed in docs/config.md.
+SHOWN = ("model", "adapter", "train", "valid", "epochs", "max_updates", "batch_size", "learning_rate", "rank", "seed")
+GIB = 2**30
+
+
+def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A flag for every field of the recipe, its value read as YAML."""
+    for name, field in reversed(TrainConfig.model_fields.items()):
+        default = "" if field.is_required() else f"  [default: {field.default}]"
+        text = f"{(field.description or name).capitalize()}.{default}"
+        flag = f"--{name.replace('_', '-')}"
+        option = click.option(flag, name, metavar="VALUE", help=text, hidden=name not in SHOWN)
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.option("--config", type=click.Path(dir_okay=False), help="Recipe file, YAML.")
+@click.option("--overwrite", is_flag=True, help="Replace a finished adapter in the same folder.")
+@click.option("--dry-run", is_flag=True, help="Say what the run would take, then stop before any download.")
+@click.option("--json", "as_json", is_flag=True, help="Print events as NDJSON on stdout.")
+@_field_options
+def train(config: str | None, overwrite: bool, dry_run: bool, as_json: bool, **fields: str | None) -> None:
+    """Train an adapter by a recipe; every field of the recipe is a flag too (docs/config.md lists them).
+
+    \b
+    Examples:
+      mlx-router train --config configs/support.yaml
+      mlx-router train --config my-router/train.yaml --epochs 5 --learning-rate 1e-3
+    """
+    recipe = load_config(Path(config) if config else None, _overrides(fields))
+    from .budget import estimate
+
+    stream = sys.stdout
+    budget = estimate(recipe)
+    if dry_run:
+        click.echo(json.dumps(budget.to_json(), indent=2) if as_json else budget.render())
+        return
+    click.echo(budget.render(), err=True)
+    from .training import train as run
+
+    run(recipe, _json_reporter(stream) if as_json else _line_reporter(), overwrite=overwrite)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False))
+@click.argument("out", type=click.Path(file_okay=False))
+@click.option("--dequantize", is_flag=True, help="Write full-precision weights where the base is quantized.")
+@click.option("--base", help="Where the base model lies, if not under the name in the adapter's manifest.")
+def fuse(folder: str, out: str, dequantize: bool, base: str | None) -> None:
+    """Make a standalone model in OUT from the adapter in FOLDER; Router.load takes either.
+
+    \b
+    Examples:
+      mlx-router fuse adapters/support fused/support
+    """
+    from .fusing import fuse_adapter
+
+    fuse_adapter(Path(folder), Path(out), dequantize=dequantize, base=base)
+    click.echo(f"wrote {out}", err=True)
+
+
+def _overrides(fields: dict[str, str | None]) -> dict[str, Any]:
+    import yaml
+
+    found: dict[str, Any] = {}
+    for name, text in fields.items():
+        if text is None:
+            continue
+        try:
+            found[name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--{name.replace('_', '-')}: {text!r} can't be read") from None
+        if found[name] is not None and not isinstance(found[name], bool | int | float | list):
+            found[name] = text
+    return found
+
+
+def _json_reporter(stream: IO[str]) -> Callable[[dict[str, Any]], None]:
+    return lambda event: print(json.dumps(event), file=stream, flush=True)
+
+
+def _line_reporter() -> Callable[[dict[str, Any]], None]:
+    stream = sys.stderr
+    return lambda event: print(_line(event), file=stream, flush=True)
+
+
+def _line(event: dict[str, Any]) -> str:
+    kind = event["event"]
+    if kind == "start":
+        share = 100 * event["trainable_parameters"] / event["parameters"]
+        how = "catalogue run once a batch" if event["shared_prefix"] else "whole rows"
+        return (
+            f"{event['rows']} rows, {event['tools']} tools, {event['updates']} updates in {event['epochs']} epochs; "
+            f"{event['trainable_parameters']:,} of {event['parameters']:,} parameters trained ({share:.1f} %), "
+            f"{event['dtype']}, {how}"
+        )
+    if kind == "progress":
+        return (
+            f"update {event['update']:>5}/{event['updates']}  epoch {event['epoch']:.2f}  loss {event['loss']:.4f}  "
+            f"lr {event['learning_rate']:.1e}  {event['tokens_per_second']:,.0f} tokens/s  "
+            f"ETA {_clock(event['eta_s'])}  memory {event['peak_memory_bytes'] / GIB:.2f} GiB"
+        )
+    if kind == "valid":
+        return f"epoch {event['epoch']}: validation loss {event['loss']:.4f}"
+    if kind == "checkpoint":
+        return f"epoch {event['epoch']}: saved {event['file']}"
+    if kind == "done":
+        loss = "" if event["valid_loss"] is None else f", validation loss {event['valid_loss']:.4f}"
+        return f"done in {_clock(event['elapsed_s'])}: {event['adapter']} holds {event['checkpoint']}{loss}"
+    return str(event["message"])
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,139 @@
+"""The training recipe: one flat, closed model, read from YAML and overridden field by field."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .calls import DEFAULT_MAX_TOKENS
+from .errors import ConfigError
+
+# Fields that name files; in a recipe file they are relative to the file, on the command line to the working directory.
+PATHS = ("adapter", "catalogue", "train", "valid", "test")
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides what a training run makes. docs/brief.md maps the fields to other libraries' names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    model: str = Field("tiny", description="base model: `tiny` (embedded), a folder, or a name on the Hugging Face hub")
+    revision: str | None = Field(None, description="revision of a base on the hub: branch, tag or commit")
+    adapter: str = Field("adapter", description="folder to write the adapter to")
+    catalogue: str | None = Field(None, description="catalogue file; without one the union of the training rows' own")
+    train: str = Field(description="training rows: .jsonl, .jsonl.gz, or a Hugging Face dataset (name#split)")
+    valid: str | None = Field(None, description="validation rows; they choose the checkpoint that is kept")
+    test: str | None = Field(None, description="test rows, for `mlx-router eval`; training never reads them")
+
+    prompt_style: Literal["signature", "json_schema"] = Field("signature", description="how the catalogue is shown")
+    keep_system: bool = Field(False, description="use the rows' own system text instead of rendering the catalogue")
+    max_seq_length: int | Literal["auto"] = Field("auto", description="longest row in tokens; auto: whatever fits")
+    max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=8, description="longest answer in tokens, in training and routing")
+
+    train_on: list[str] | str = Field("all_linear", description="layers that get LoRA: names, or `all_linear`")
+    num_layers: int = Field(-1, ge=-1, description="how many blocks, from the last, get LoRA; -1: all")
+    rank: int = Field(16, ge=1, description="LoRA rank")
+    lora_alpha: float = Field(32.0, gt=0, description="LoRA alpha; the scale is alpha / rank")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the input of the LoRA layers")
+
+    batch_size: int = Field(8, ge=1, description="rows a micro-batch")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="micro-batches an optimizer update")
+    epochs: int = Field(3, ge=1, description="passes over the training rows")
+    max_updates: int | None = Field(None, ge=1, description="stop after this many optimizer updates")
+    learning_rate: float = Field(1.5e-3, gt=0, description="peak learning rate")
+    lr_schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="after the warm-up")
+    warmup_ratio: float = Field(0.03, ge=0, le=1, description="share of the updates that warm up; rounded up")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW beta 1")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="AdamW beta 2")
+    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW epsilon")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
+    max_grad_norm: float | None = Field(1.0, gt=0, description="clip the gradients' global norm to this; null: never")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="dtype of the base's weights; auto: bfloat16 on Apple GPUs, float32 on a CPU"
+    )
+    shared_prefix: bool = Field(True, description="run a batch's common catalogue once instead of once a row")
+    group_by_length: bool = Field(True, description="batch rows of like length; false: in plain random order")
+    seed: int = Field(0, ge=0, description="seed of initialisation, dropout and row order")
+    log_every: int = Field(10, ge=1, description="report every so many optimizer updates")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _integers_are_numbers(cls, values: Any) -> Any:
+        """Take `lora_alpha: 32` for a float, which strict validation does, and `1e-3`, which YAML reads as text."""
+        if not isinstance(values, Mapping):
+            return values
+        return {name: _number(value) if _wants_number(cls, name) else value for name, value in values.items()}
+
+    @property
+    def scale(self) -> float:
+        """What the LoRA update is multiplied by: alpha / rank."""
+        return self.lora_alpha / self.rank
+
+
+def _wants_number(model: type[BaseModel], name: str) -> bool:
+    found = model.model_fields.get(name)
+    return found is not None and found.annotation in (float, float | None)
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """The recipe of a file with overrides on top. Raises `ConfigError` naming every unknown or unfit field."""
+    values = _read(path) if path is not None else {}
+    values |= overrides or {}
+    unknown = [name for name in values if name not in TrainConfig.model_fields]
+    problems = [f"unknown field {name!r}{_did_you_mean(name)}" for name in unknown]
+    try:
+        config = TrainConfig.model_validate({name: value for name, value in values.items() if name not in unknown})
+    except ValidationError as error:
+        problems += [_problem(detail) for detail in error.errors()]
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise ConfigError(f"{path or 'the recipe'} has {len(problems)} problem(s):\n{lines}")
+    return config
+
+
+def _problem(detail: Any) -> str:
+    name = ".".join(map(str, detail["loc"][:1])) or "recipe"
+    if detail["type"] == "missing":
+        return f"{name} is missing: {TrainConfig.model_fields[name].description}"
+    return f"{name}: {detail['msg']} (got {detail['input']!r})"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no recipe {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold fields and values, one a line")
+    for name in PATHS:
+        if isinstance(values.get(name), str):
+            values[name] = _beside(path.parent, values[name])
+    return values
+
+
+def _beside(folder: Path, value: str) -> str:
+    """A path of a recipe file, relative to the file; a dataset's name on the hub stays as it is."""
+    name, mark, split = value.partition("#")
+    is_file = name.endswith((".jsonl", ".jsonl.gz", ".json", ".py")) or "/" not in name or name.startswith(".")
+    if Path(name).is_absolute() or not (is_file or (folder / name).exists()):
+        return value
+    return f"{folder / name}{mark}{split}"
+
+
+def _did_you_mean(name: str) -> str:
+    close = difflib.get_close_matches(name, TrainConfig.model_fields, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,88 @@
+"""`router.json`: what an adapter folder says of itself. It is written last: where it stands, the folder is whole."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .catalogue import Catalogue
+from .errors import CatalogueError, ModelError
+from .prompts import Style
+
+FILE = "router.json"
+FORMAT = 1
+
+
+class Base(BaseModel):
+    """The base model of an adapter; `weights_hash` is None where the weights are too large to be hashed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    revision: str | None = None
+    model_type: str
+    weights_hash: str | None = None
+    tokenizer_hash: str
+    template_hash: str
+
+
+class Manifest(BaseModel):
+    """Everything that is needed to route with a folder, and to know where it came from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = FORMAT
+    kind: str = "adapter"
+    base: Base
+    catalogue: dict[str, Any]
+    catalogue_hash: str
+    prompt_style: Style = "signature"
+    keep_system: bool = False
+    system: str | None = None
+    max_tokens: int
+    dtype: str
+    config: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    calibration: dict[str, Any] | None = None
+
+    def read_catalogue(self) -> Catalogue:
+        """The folder's own catalogue. Raises `ModelError` where it no longer has its hash."""
+        try:
+            catalogue = Catalogue.from_json(self.catalogue)
+        except CatalogueError as error:
+            raise ModelError(f"the catalogue in {FILE} can't be used: {error.message}") from None
+        if catalogue.hash != self.catalogue_hash:
+            raise ModelError(
+                f"the catalogue in {FILE} was changed after training: its hash is {catalogue.hash[:12]}…, "
+                f"not {self.catalogue_hash[:12]}…",
+                hint="train again with the new catalogue, or pass it to route() as catalogue=…",
+            )
+        return catalogue
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of an adapter or a fused model. Raises `ModelError` where there is none or it can't be read."""
+    path = folder / FILE
+    if not folder.is_dir():
+        raise ModelError(f"there is no folder {folder}", hint="train one with: mlx-router train --config …")
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} has no {FILE}: it is no finished adapter", hint="train it with: mlx-router train --config …"
+        )
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
+            raise ModelError(f"{path} has format {value['format']}; this version reads {FORMAT}")
+        return Manifest.model_validate(value)
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+        raise ModelError(f"{path} can't be read: {error}") from None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest, by rename."""
+    aside = folder / f"{FILE}.part"
+    aside.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    aside.replace(folder / FILE)

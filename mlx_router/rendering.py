@@ -1,0 +1,117 @@
+"""Numbers as text for a terminal. Rounding happens here and nowhere else."""
+
+from collections.abc import Iterable
+
+from .calls import NO_TOOL, ParseFailure
+from .evaluation import Evaluation, Scored
+from .metrics import FOUR, Metric, confusion, failures_by_reason, four_with_alternatives, per_tool
+from .prompts import assistant_text
+
+COMPANY = (
+    "exact_match",
+    "exact_match_with_alternatives",
+    "argument_match_on_calls",
+    "false_call_rate_on_no_tool",
+    "missed_call_rate",
+    "wrong_call_rate",
+    "parse_failure_rate",
+)
+LISTED_TOOLS = 30
+
+
+def table(rows: Iterable[tuple[str, ...]]) -> str:
+    """Rows of cells as aligned text: the first column to the left, the others to the right."""
+    cells = list(rows)
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    )
+
+
+def rate(value: float | None) -> str:
+    """A rate with three digits; "–" where it was not measured."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def render_evaluation(evaluation: Evaluation, *, failures: int = 10) -> str:
+    """The four metrics first, then their company, tools, confusions, and failures one by one."""
+    parts = [_metrics(evaluation), _latency(evaluation), _tools(evaluation), _confusions(evaluation)]
+    parts += [_parse_failures(evaluation), _failures(evaluation.failures, failures)]
+    parts += [f"note: {note}" for note in evaluation.notes]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _metrics(evaluation: Evaluation) -> str:
+    with_alternatives = four_with_alternatives(evaluation.rows)
+    head = ("", "value", "95 % interval", "n", "max", "with alternatives")
+    found = [_line(name, evaluation.metrics[name], rate(with_alternatives[name])) for name in FOUR]
+    company = [_line(name, evaluation.metrics[name], "") for name in COMPANY]
+    lines = table([head, *found, *company]).splitlines()
+    return "\n".join([*lines[: 1 + len(found)], "", *lines[1 + len(found) :]])
+
+
+def _line(name: str, metric: Metric, beside: str) -> tuple[str, ...]:
+    interval = "–" if metric.ci95 is None else f"{metric.ci95[0]:.3f} … {metric.ci95[1]:.3f}"
+    return name, rate(metric.value), interval, str(metric.n), "" if metric.max is None else rate(metric.max), beside
+
+
+def _latency(evaluation: Evaluation) -> str:
+    found = evaluation.latency_ms()
+    if found["p50"] is None or found["p95"] is None:
+        return ""
+    return f"latency: p50 {found['p50']:.0f} ms, p95 {found['p95']:.0f} ms"
+
+
+def _tools(evaluation: Evaluation) -> str:
+    tools = sorted(per_tool(evaluation.rows).items(), key=lambda item: (-item[1]["recall"].n, item[0]))
+    rows: list[tuple[str, ...]] = [("gold tool", "n", "recall", "precision", "exact")]
+    rows += [
+        (name, str(found["recall"].n), *(rate(found[key].value) for key in ("recall", "precision", "exact_match")))
+        for name, found in tools[:LISTED_TOOLS]
+    ]
+    more = f"\n… and {len(tools) - LISTED_TOOLS} more tools" if len(tools) > LISTED_TOOLS else ""
+    return table(rows) + more
+
+
+def _confusions(evaluation: Evaluation) -> str:
+    wrong = sorted(
+        ((count, gold, said) for gold, row in confusion(evaluation.rows).items() for said, count in row.items()),
+        reverse=True,
+    )
+    lines = [f"  {count:4}  {gold} -> {said}" for count, gold, said in wrong if gold != said][:10]
+    return "\n".join(["confusions (gold -> output):", *lines]) if lines else ""
+
+
+def _parse_failures(evaluation: Evaluation) -> str:
+    found = failures_by_reason(evaluation.rows)
+    return "invalid outputs: " + ", ".join(f"{reason} {count}" for reason, count in found.items()) if found else ""
+
+
+def _failures(failures: list[Scored], shown: int) -> str:
+    if not failures or shown <= 0:
+        return ""
+    # A wrong call of a real tool is the worst that can happen, so it is shown first.
+    ordered = sorted(failures, key=_severity)[:shown]
+    lines = [f"{len(failures)} failures; the worst {len(ordered)}:"]
+    for one in ordered:
+        lines += ["", f"  request  {one.example.request}", f"  gold     {assistant_text(one.example.target)}"]
+        lines += [f"  output   {one.output}{_remark(one)}"]
+    return "\n".join(lines)
+
+
+def _severity(one: Scored) -> int:
+    if isinstance(one.outcome, ParseFailure):
+        return 3
+    if one.outcome.tool == NO_TOOL:
+        return 2
+    return 0 if one.outcome.tool != one.example.target.tool else 1
+
+
+def _remark(one: Scored) -> str:
+    if isinstance(one.outcome, ParseFailure):
+        return f"   ({one.outcome.reason})"
+    return "   (an alternative of the row)" if one.row.right_or_alternative else ""

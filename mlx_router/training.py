@@ -1,0 +1,353 @@
+"""Training an adapter: `mlx_lm.tuner.trainer.train` with our loss, our batches, and our eyes on it."""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from .batches import Batch, Plan, TokenRow, make_batch, token_rows
+from .catalogue import Catalogue, union
+from .config import TrainConfig
+from .data import Example, read
+from .errors import CatalogueError, TrainingError
+from .interop import load_catalogue
+from .manifest import FILE, Manifest, write_manifest
+from .model import ADAPTER_CONFIG, WEIGHTS, Model, add_lora, load_base, parameter_counts
+from .prompts import compact_json
+from .records import data_record
+from .runtime import inspect
+
+import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)
+import mlx.optimizers as optim  # isort: skip
+from mlx.utils import tree_flatten  # isort: skip
+from mlx_lm.tuner.callbacks import TrainingCallback  # isort: skip
+from mlx_lm.tuner.trainer import TrainingArgs, train as mlx_lm_train  # isort: skip
+
+from .loss import answer_loss, arrays, mean_loss, shared_prefix_problem  # isort: skip
+
+CHECKPOINTS = "checkpoints"
+CHECK_ROWS = 2
+
+Event: TypeAlias = dict[str, Any]
+Report: TypeAlias = Callable[[Event], None]
+
+
+@dataclass
+class Run:
+    """What a run works on: the model with its LoRA layers, the plan of its batches, the folder it writes."""
+
+    config: TrainConfig
+    model: Model
+    catalogue: Catalogue
+    adapter_config: dict[str, Any]
+    plan: Plan
+    valid: list[Batch]
+    folder: Path
+    report: Report
+    data: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def updates(self) -> int:
+        """Optimizer updates of the whole run."""
+        wanted = self.plan.updates_per_epoch * self.config.epochs
+        return min(wanted, self.config.max_updates or wanted)
+
+
+def train(config: TrainConfig, report: Report, *, overwrite: bool = False) -> Path:
+    """Train an adapter and return its folder, which is whole once this returns.
+
+    `report` gets one event a dict: "note", "start", "progress", "valid", "checkpoint", "done". Raises a `RouterError`
+    for everything that would otherwise go wrong in silence.
+    """
+    folder = Path(config.adapter).expanduser()
+    _claim(folder, overwrite)
+    run = prepare_run(config, folder, report)
+    best = _fit(run)
+    _finish(run, best)
+    return folder
+
+
+def prepare_run(config: TrainConfig, folder: Path, report: Report) -> Run:
+    """Read the data, load the base, put LoRA on it and plan the batches; nothing is written."""
+    default = load_catalogue(config.catalogue) if config.catalogue else None
+    training = read(config.train, default)
+    validation = read(config.valid, default) if config.valid else []
+    catalogue = default if default is not None else _union(training)
+    model = load_base(config.model, revision=config.revision, dtype=config.dtype)
+    rows, valid_rows = (_tokens(config, model, examples) for examples in (training, validation))
+    mx.random.seed(config.seed)
+    adapter_config = add_lora(
+        model,
+        train_on=config.train_on,
+        rank=config.rank,
+        scale=config.scale,
+        dropout=config.lora_dropout,
+        layers=config.num_layers,
+    )
+    shared = config.shared_prefix and _may_share(model, rows, report)
+    plan = Plan(
+        rows,
+        batch_size=config.batch_size,
+        accumulation=config.gradient_accumulation_steps,
+        seed=config.seed,
+        group_by_length=config.group_by_length,
+        shared_prefix=shared,
+    )
+    valid = _valid_batches(valid_rows, config, shared)
+    data = {"train": data_record(config.train, training)}
+    if config.valid:
+        data["valid"] = data_record(config.valid, validation)
+    return Run(config, model, catalogue, adapter_config, plan, valid, folder, report, data)
+
+
+def _claim(folder: Path, overwrite: bool) -> None:
+    if (folder / FILE).exists() and not overwrite:
+        raise TrainingError(
+            f"{folder} already holds a finished adapter", hint="give another --adapter, or --overwrite to replace it"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise TrainingError(f"{folder} is no folder")
+
+
+def _union(examples: Sequence[Example]) -> Catalogue:
+    try:
+        return union(list({example.catalogue.hash: example.catalogue for example in examples}.values()))
+    except CatalogueError as error:
+        raise TrainingError(
+            f"the training rows' catalogues do not make one: {error.message}",
+            hint="name the adapter's own catalogue with catalogue: …; rows still use theirs",
+        ) from error
+
+
+def _tokens(config: TrainConfig, model: Model, examples: Sequence[Example]) -> list[TokenRow]:
+    limits = [config.max_seq_length if isinstance(config.max_seq_length, int) else None, model.context_length]
+    return token_rows(
+        examples,
+        model.chat,
+        style=config.prompt_style,
+        keep_system=config.keep_system,
+        max_seq_length=min((limit for limit in limits if limit is not None), default=None),
+        max_tokens=config.max_tokens,
+    )
+
+
+def _may_share(model: Model, rows: Sequence[TokenRow], report: Report) -> bool:
+    """Whether this model trains rightly with a shared prefix: computed both ways on two rows before the run."""
+    first = next((row for row in rows if row.prefix), None)
+    if first is None:
+        return False
+    same = [row for row in rows if row.prefix == first.prefix][:CHECK_ROWS]
+    problem = shared_prefix_problem(model.network, make_batch(same))
+    if problem is not None:
+        report({"event": "note", "message": f"training on whole rows, the catalogue run once a row: {problem}"})
+    return problem is None
+
+
+def _valid_batches(rows: list[TokenRow], config: TrainConfig, shared: bool) -> list[Batch]:
+    if not rows:
+        return []
+    plan = Plan(rows, batch_size=config.batch_size, accumulation=1, seed=0, shared_prefix=shared)
+    return [batch for group in plan.epoch(0) for batch in group]
+
+
+def learning_rates(config: TrainConfig, updates: int) -> Callable[[mx.array], mx.array]:
+    """The learning rate by number of updates done: linear warm-up from 0, rounded up, then the schedule down to 0."""
+    warmup = math.ceil(config.warmup_ratio * updates)
+
+    def rate(step: mx.array) -> mx.array:
+        done = step.astype(mx.float32)
+        progress = mx.clip((done - warmup) / max(1, updates - warmup), 0.0, 1.0)
+        shapes = {
+            "cosine": 0.5 * (1.0 + mx.cos(math.pi * progress)),
+            "linear": 1.0 - progress,
+            "constant": mx.ones_like(progress),
+        }
+        return config.learning_rate * mx.where(done < warmup, done / max(1, warmup), shapes[config.lr_schedule])
+
+    return rate
+
+
+class ClippedAdamW(optim.AdamW):  # type: ignore[misc]
+    """AdamW with bias correction that first clips the gradients' global norm."""
+
+    def __init__(self, config: TrainConfig, updates: int) -> None:
+        super().__init__(
+            learning_rate=learning_rates(config, updates),
+            betas=[config.adam_beta1, config.adam_beta2],
+            eps=config.adam_epsilon,
+            weight_decay=config.weight_decay,
+            bias_correction=True,
+        )
+        self.max_grad_norm = config.max_grad_norm
+
+    def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
+        if self.max_grad_norm is not None:
+            gradients, _ = optim.clip_grad_norm(gradients, self.max_grad_norm)
+        return super().apply_gradients(gradients, parameters)
+
+
+class _Watch(TrainingCallback):  # type: ignore[misc]
+    """Sees every micro-batch's loss: reports, validates and saves at the end of an epoch, and stops on NaN."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.update = 0
+        self.losses: list[float] = []
+        self.tokens = self.answer_tokens = 0
+        self.last_rows: tuple[str, ...] = ()
+        self.started = self.since = time.perf_counter()
+        self.best: tuple[float, Path] | None = None
+        self.last: Path | None = None
+
+    def micro_batches(self) -> Iterator[tuple[mx.array, ...]]:
+        """The plan's batches as the loss takes them, epoch after epoch."""
+        for epoch in range(self.run.config.epochs):
+            for group in self.run.plan.epoch(epoch):
+                weight = len(group) / sum(batch.answer_tokens for batch in group)
+                for batch in group:
+                    self.last_rows = batch.rows
+                    self.tokens += batch.prefix.size + batch.suffix.size
+                    self.answer_tokens += batch.answer_tokens
+                    yield arrays(batch, weight)
+
+    def on_train_loss_report(self, info: dict[str, Any]) -> None:
+        loss = float(info["train_loss"])
+        if not math.isfinite(loss):
+            rows = "\n".join(f"  {row}" for row in self.last_rows)
+            raise TrainingError(
+                f"the loss is {loss} at update {self.update + 1}, on these rows:\n{rows}",
+                hint="lower learning_rate, or look at these rows",
+            )
+        self.losses.append(loss)
+        accumulation = self.run.config.gradient_accumulation_steps
+        if info["iteration"] % accumulation:
+            return
+        self.update += 1
+        if self.update % self.run.config.log_every == 0 or self.update == self.run.updates:
+            self._progress(info)
+        if self.update % self.run.plan.updates_per_epoch == 0 or self.update == self.run.updates:
+            self._end_of_epoch()
+
+    def _progress(self, info: dict[str, Any]) -> None:
+        now = time.perf_counter()
+        elapsed = now - self.started
+        self.run.report(
+            {
+                "event": "progress",
+                "update": self.update,
+                "updates": self.run.updates,
+                "epoch": self.update / self.run.plan.updates_per_epoch,
+                "loss": sum(self.losses) / len(self.losses),
+                "learning_rate": float(info["learning_rate"]),
+                "tokens_per_second": self.tokens / (now - self.since),
+                "answer_tokens_per_second": self.answer_tokens / (now - self.since),
+                "peak_memory_bytes": mx.get_peak_memory(),
+                "elapsed_s": elapsed,
+                "eta_s": elapsed / self.update * (self.run.updates - self.update),
+            }
+        )
+        self.losses, self.tokens, self.answer_tokens, self.since = [], 0, 0, now
+
+    def _end_of_epoch(self) -> None:
+        run = self.run
+        epoch = -(-self.update // run.plan.updates_per_epoch)
+        loss = mean_loss(run.model.network, run.valid) if run.valid else None
+        path = run.folder / CHECKPOINTS / f"epoch-{epoch:03d}.safetensors"
+        _save_weights(run.model, path)
+        self.last = path
+        if loss is not None:
+            if not math.isfinite(loss):
+                raise TrainingError(f"the validation loss is {loss} after epoch {epoch}", hint="lower learning_rate")
+            run.report({"event": "valid", "epoch": epoch, "update": self.update, "loss": loss})
+            if self.best is None or loss < self.best[0]:
+                self.best = (loss, path)
+        run.report({"event": "checkpoint", "epoch": epoch, "file": str(path)})
+        # Validation is no training time.
+        self.since = time.perf_counter()
+
+
+def _fit(run: Run) -> "_Watch":
+    config, watch = run.config, _Watch(run)
+    trainable, parameters = parameter_counts(run.model.network)
+    run.report(
+        {
+            "event": "start",
+            "rows": len(run.plan),
+            "tools": len(run.catalogue),
+            "updates": run.updates,
+            "epochs": config.epochs,
+            "trainable_parameters": trainable,
+            "parameters": parameters,
+            "dtype": run.model.dtype,
+            "shared_prefix": any(row.prefix for row in run.plan.rows),
+        }
+    )
+    if run.folder.exists():
+        # From here on the folder holds no finished adapter until the manifest is written again.
+        (run.folder / FILE).unlink(missing_ok=True)
+        shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+    (run.folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    arguments = TrainingArgs(
+        batch_size=config.batch_size,
+        iters=run.updates * config.gradient_accumulation_steps,
+        steps_per_report=1,
+        steps_per_save=2**62,
+        adapter_file=str(run.folder / CHECKPOINTS / "last.safetensors"),
+        grad_accumulation_steps=config.gradient_accumulation_steps,
+        clear_cache_threshold=2**31,
+    )
+    mx.reset_peak_memory()
+    # The trainer draws its own progress on stdout, which belongs to our caller.
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        mlx_lm_train(
+            model=run.model.network,
+            optimizer=ClippedAdamW(config, run.updates),
+            train_dataset=run.plan,
+            args=arguments,
+            loss=answer_loss,
+            iterate_batches=lambda **_: watch.micro_batches(),
+            training_callback=watch,
+        )
+    return watch
+
+
+def _finish(run: Run, watch: "_Watch") -> None:
+    """Put the best checkpoint's weights in place and write the manifest, last."""
+    chosen = watch.best[1] if watch.best is not None else watch.last
+    assert chosen is not None
+    aside = run.folder / f"{WEIGHTS}.part"
+    shutil.copyfile(chosen, aside)
+    aside.replace(run.folder / WEIGHTS)
+    (run.folder / CHECKPOINTS / "last.safetensors").unlink(missing_ok=True)
+    (run.folder / ADAPTER_CONFIG).write_text(compact_json(run.adapter_config) + "\n", encoding="utf-8")
+    metrics = {"valid_loss": watch.best[0] if watch.best else None, "checkpoint": chosen.name}
+    found = inspect()
+    write_manifest(
+        run.folder,
+        Manifest(
+            base=run.model.base,
+            catalogue=run.catalogue.to_json(),
+            catalogue_hash=run.catalogue.hash,
+            prompt_style=run.config.prompt_style,
+            keep_system=run.config.keep_system,
+            max_tokens=run.config.max_tokens,
+            dtype=run.model.dtype,
+            config=run.config.model_dump(),
+            data=run.data,
+            versions={"python": found.python, **found.versions},
+            metrics=metrics,
+        ),
+    )
+    elapsed = time.perf_counter() - watch.started
+    run.report({"event": "done", "adapter": str(run.folder), "elapsed_s": elapsed, **metrics})
+
+
+def _save_weights(model: Model, path: Path) -> None:
+    aside = path.with_name(f"{path.stem}.part.safetensors")
+    mx.save_safetensors(str(aside), dict(tree_flatten(model.network.trainable_parameters())))
+    aside.replace(path)
