@@ -18,7 +18,7 @@ from .catalogue import FORMATS, Catalogue, Schema, Tool
 from .errors import CatalogueError
 
 TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "null"}
-NAMES = {short: full for full, short in TYPES.items()}
+NAMES = {short: full for full, short in TYPES.items()} | {full: full for full in TYPES} | {"None": "null"}
 PLAIN_NAME = re.compile(r"[\w.$-]+")
 TOOLS_FOLLOW = "Available tools:"
 MAX_DEPTH = 8
@@ -82,7 +82,7 @@ def _kind(kind: str, schema: Mapping[str, Any], defs: Mapping[str, Any], depth: 
         return f"list[{_type(items, defs, depth + 1) if isinstance(items, Mapping) else 'any'}]"
     if kind == "object":
         return f"{{{_fields(schema, defs, depth + 1)}}}" if schema.get("properties") else "object"
-    if kind == "string" and "format" in schema:
+    if kind == "string" and schema.get("format") in FORMATS:
         return str(schema["format"])
     return TYPES.get(kind, kind)
 
@@ -96,7 +96,8 @@ def parse_signatures(system: str) -> Catalogue | None:
 
     Raises `CatalogueError` where a line of tools can't be read or the tools make no catalogue.
     """
-    lines = system.splitlines()
+    # Not `splitlines`: values may hold other line separators, such as U+2028.
+    lines = system.split("\n")
     tools = [_read_line(line.strip()) for line in lines if re.match(r"\s*- [^\s(]+\(", line)]
     if not tools:
         return None
@@ -111,8 +112,11 @@ def _read_line(line: str) -> Tool:
     try:
         parameters = reader.fields(")")
         reader.expect(")")
-    except ValueError as error:
-        raise CatalogueError(f"can't read the signature {line!r}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise CatalogueError(
+            f"can't read the signature {line!r}: {error}",
+            hint='write it as in `- name(a: str, b?: int = 1, c: "x"|"y"): what it does`, or give the tools as JSON',
+        ) from None
     return Tool(name, reader.rest().removeprefix(":").strip(), parameters)
 
 
@@ -164,6 +168,8 @@ class _Reader:
         self.skip_space()
         while not self.text.startswith(closing, self.at):
             name = self.name()
+            if name in properties:
+                raise ValueError(f"parameter {name!r} stands twice")
             optional = self.accept("?")
             properties[name] = self.type() if self.accept(":") else {"type": "string"}
             if self.accept("="):
@@ -185,7 +191,7 @@ class _Reader:
 
     def one_type(self) -> Schema:
         self.skip_space()
-        if self.text[self.at : self.at + 1] in ('"', "-", *"0123456789"):
+        if self.text[self.at : self.at + 1] in ('"', "[", "-", *"0123456789"):
             return {"enum": [self.literal()]}
         if self.accept("{"):
             schema = self.fields("}")
