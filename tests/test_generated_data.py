@@ -1,0 +1,148 @@
+"""The training and validation splits: made by the committed program, and true to the rules of data/README.md."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_router.calls import NoTool, ToolCall
+from mlx_router.catalogue import Catalogue
+from mlx_router.data import Example, read
+from mlx_router.interop import catalogue_from_json
+from mlx_router.parsing import parse
+from mlx_router.prompts import system_message
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+SPLITS = [(name, split) for name in ("support", "desktop") for split in ("train", "valid")]
+CODES = {
+    "out_of_scope",
+    "no_matching_tool",
+    "chitchat",
+    "no_action_requested",
+    "missing_information",
+    "invalid_parameter",
+}
+
+
+def rows(name: str, split: str) -> list[dict[str, Any]]:
+    """The JSON rows of one split."""
+    lines = (DATA / name / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def examples(name: str, split: str) -> list[Example]:
+    """The examples of one split, as training reads them."""
+    return read(DATA / name / f"{split}.jsonl")
+
+
+def requests(name: str, split: str) -> list[str]:
+    """The casefolded requests of one split."""
+    return [
+        (row["request"] if "request" in row else row["messages"][1]["content"]).casefold() for row in rows(name, split)
+    ]
+
+
+def catalogue(name: str) -> Catalogue:
+    """The catalogue of one folder."""
+    return catalogue_from_json(json.loads((DATA / name / "catalogue.json").read_text(encoding="utf-8")))
+
+
+def free_text(call: ToolCall, tools: Catalogue) -> Iterator[str]:
+    """The arguments that the request must state letter for letter."""
+    tool = tools.get(call.tool)
+    assert tool is not None
+    for name, value in call.arguments.items():
+        if isinstance(value, str) and "enum" not in tool.properties[name]:
+            yield value
+
+
+def test_the_program_writes_the_committed_files_byte_for_byte(tmp_path: Path) -> None:
+    # Another hash seed than any before, so that no set or dictionary order decides what is written.
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
+    command = [sys.executable, str(DATA / "generate.py"), "--out", str(tmp_path)]
+    subprocess.run(command, check=True, env=environment, timeout=120)
+    for name, split in SPLITS:
+        made = (tmp_path / name / f"{split}.jsonl").read_bytes()
+        assert made == (DATA / name / f"{split}.jsonl").read_bytes(), (name, split)
+
+
+@pytest.mark.parametrize(("name", "split"), SPLITS)
+def test_every_target_and_alternative_fits_the_catalogue(name: str, split: str) -> None:
+    tools = catalogue(name)
+    for row in rows(name, split):
+        answers = [row["messages"][2]["content"], *map(json.dumps, row.get("alternatives", ()))]
+        for answer in answers:
+            assert isinstance(parse(answer, tools), ToolCall | NoTool), row
+
+
+@pytest.mark.parametrize(("name", "split"), SPLITS)
+def test_rows_have_the_form_that_the_readme_states(name: str, split: str) -> None:
+    system = system_message(catalogue(name))
+    for row in rows(name, split):
+        assert row.keys() - {"alternatives"} == {"messages", "catalogue", "kind"}
+        assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant"]
+        assert row["messages"][0]["content"] == system
+        assert row["catalogue"] == "catalogue.json"
+
+
+@pytest.mark.parametrize(("name", "split"), SPLITS)
+def test_free_text_stands_in_the_request(name: str, split: str) -> None:
+    tools = catalogue(name)
+    for example in examples(name, split):
+        for target in (example.target, *example.alternatives):
+            if isinstance(target, ToolCall):
+                for value in free_text(target, tools):
+                    assert value and value == value.strip() and value in example.request, example
+
+
+@pytest.mark.parametrize(("name", "split"), SPLITS)
+def test_reasons_are_codes_and_name_parameters_in_schema_order(name: str, split: str) -> None:
+    parameters = [list(tool.properties) for tool in catalogue(name)]
+    for example in examples(name, split):
+        if isinstance(example.target, NoTool):
+            assert example.target.code in CODES
+            missing = list(example.target.missing)
+            in_order = [[known for known in names if known in missing] for names in parameters]
+            assert not missing or missing in in_order, example.target.reason
+
+
+@pytest.mark.parametrize(("name", "split"), SPLITS)
+def test_no_alternative_repeats_the_target(name: str, split: str) -> None:
+    for example in examples(name, split):
+        everything = [example.target, *example.alternatives]
+        assert all(target not in everything[:at] for at, target in enumerate(everything)), example
+
+
+@pytest.mark.parametrize("name", ["support", "desktop"])
+def test_no_request_stands_twice_or_in_two_splits(name: str) -> None:
+    train, valid, test = (requests(name, split) for split in ("train", "valid", "test"))
+    assert len(set(train)) == len(train)
+    assert len(set(valid)) == len(valid)
+    assert not set(train) & set(valid)
+    assert not (set(train) | set(valid)) & set(test)
+
+
+@pytest.mark.parametrize("name", ["support", "desktop"])
+@pytest.mark.parametrize("first", [300, None])
+def test_the_share_of_no_tool_is_balanced_from_the_first_rows_on(name: str, first: int | None) -> None:
+    some = examples(name, "train")[:first]
+    assert 0.1 <= sum(isinstance(example.target, NoTool) for example in some) / len(some) <= 0.2
+    assert {example.target.tool for example in some} == {tool.name for tool in catalogue(name)} | {"no_tool"}
+
+
+def test_values_kept_from_training_are_measured_in_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DATA))
+    phrasing = importlib.import_module("phrasing")
+    places = phrasing.read_grammar(DATA / "frames" / "desktop.txt").lists["place"]
+    kept, held = phrasing.divide_options(places, "place")
+    train, valid = (" ".join(requests("desktop", split)) for split in ("train", "valid"))
+    assert all(place.casefold() in train for place in kept)
+    assert held and not any(place.casefold() in train for place in held)
+    assert any(place.casefold() in valid for place in held)
