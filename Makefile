@@ -28,18 +28,7 @@ env:
 	@scripts/environment.sh "$(VENV)" "$(PYTHON)"
 
 demo: env
-	$(OFFLINE) "$(BIN)/mlx-router" train --config configs/support.yaml
-	$(OFFLINE) "$(BIN)/mlx-router" eval $(ADAPTER) --data data/support/test.jsonl
-	@for request in \
-	    "Where's my order ORD-1234?" \
-	    "Please refund order ORD-7781, the lid arrived cracked." \
-	    "Let me talk to a person, my parcel has been opened." \
-	    "I want a refund." \
-	    "What's your refund policy?"; \
-	do \
-	    echo "mlx-router route $(ADAPTER) \"$$request\""; \
-	    $(OFFLINE) "$(BIN)/mlx-router" route $(ADAPTER) "$$request" || test $$? -eq 1 || exit 2; \
-	done
+	@$(OFFLINE) scripts/demo.sh "$(BIN)" "$(ADAPTER)"
 
 test: env
 	"$(BIN)/ruff" check .

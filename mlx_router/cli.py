@@ -1,6 +1,7 @@
 """The command line: a group whose commands are loaded when they are called, so that `--help` is quick."""
 
 import difflib
+import logging
 import sys
 from importlib import import_module
 from typing import Any
@@ -71,6 +72,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a gate missed or problems found, 2 could not run, 130 Ctrl-C."""
+    # Whoever runs a command sees invalid outputs in its answer; the log is for programs that embed the router.
+    logging.getLogger("mlx_router").addHandler(logging.NullHandler())
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except RouterError as error:

@@ -50,8 +50,11 @@ def train(config: str | None, overwrite: bool, dry_run: bool, as_json: bool, **f
         click.echo(json.dumps(budget.to_json(), indent=2) if as_json else budget.render())
         return
     click.echo(budget.render(), err=True)
+    from .model import BACKEND
     from .training import train as run
 
+    if BACKEND.device == "cpu" and not BACKEND.blas.fast:
+        click.echo("note: MLX has only its slow reference BLAS here; what to do: mlx-router doctor", err=True)
     run(recipe, _json_reporter(stream) if as_json else _line_reporter(), overwrite=overwrite)
 
 
