@@ -21,7 +21,7 @@ from phrasing import MARKS, SEED, Frame, Segment, Writer, capitalised, divide, r
 
 from mlx_router.calls import NoTool, Target, ToolCall
 from mlx_router.catalogue import Catalogue
-from mlx_router.data import Example, write
+from mlx_router.data import Example, parts, rows, write
 from mlx_router.interop import catalogue_from_json
 
 HERE = Path(__file__).resolve().parent
@@ -237,8 +237,7 @@ def fill(frame: Frame, writer: Writer, catalogue: Catalogue) -> Example:
 
 def requests_of_test(path: Path) -> set[str]:
     """The casefolded requests of a test split, only to be kept out of what is made."""
-    with path.open(encoding="utf-8") as file:
-        return {json.loads(line)["request"].casefold() for line in file}
+    return {request.casefold() for _, _, request, _ in (parts(row) for _, row in rows(path))}
 
 
 def generate(name: str, out: Path) -> None:

@@ -1,11 +1,10 @@
 """Numbers as text for a terminal. Rounding happens here and nowhere else."""
 
-from collections.abc import Iterable
-
 from .calls import NO_TOOL, ParseFailure
 from .evaluation import Evaluation, Scored
 from .metrics import FOUR, Metric, confusion, failures_by_reason, four_with_alternatives, per_tool
 from .prompts import assistant_text
+from .tables import table
 
 COMPANY = (
     "exact_match",
@@ -17,19 +16,6 @@ COMPANY = (
     "parse_failure_rate",
 )
 LISTED_TOOLS = 30
-
-
-def table(rows: Iterable[tuple[str, ...]]) -> str:
-    """Rows of cells as aligned text: the first column to the left, the others to the right."""
-    cells = list(rows)
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    )
 
 
 def rate(value: float | None) -> str:
@@ -50,7 +36,7 @@ def _metrics(evaluation: Evaluation) -> str:
     head = ("", "value", "95 % interval", "n", "max", "with alternatives")
     found = [_line(name, evaluation.metrics[name], rate(with_alternatives[name])) for name in FOUR]
     company = [_line(name, evaluation.metrics[name], "") for name in COMPANY]
-    lines = table([head, *found, *company]).splitlines()
+    lines = table([head, *found, *company], left=[0]).splitlines()
     return "\n".join([*lines[: 1 + len(found)], "", *lines[1 + len(found) :]])
 
 
@@ -74,7 +60,7 @@ def _tools(evaluation: Evaluation) -> str:
         for name, found in tools[:LISTED_TOOLS]
     ]
     more = f"\n… and {len(tools) - LISTED_TOOLS} more tools" if len(tools) > LISTED_TOOLS else ""
-    return table(rows) + more
+    return table(rows, left=[0]) + more
 
 
 def _confusions(evaluation: Evaluation) -> str:
