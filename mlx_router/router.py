@@ -47,22 +47,32 @@ class Router:
         self.max_tokens = max_tokens
         self.manifest = manifest
         self.log_requests = log_requests
+        self._trained_on = manifest.catalogue_hash if manifest is not None else catalogue.hash
 
     @classmethod
-    def load(cls, folder: str | Path, *, base: str | None = None, log_requests: bool = False) -> "Router":
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        catalogue: Catalogue | None = None,
+        base: str | None = None,
+        log_requests: bool = False,
+    ) -> "Router":
         """A router from an adapter folder or a fused model. Raises `ModelError` where the folder is not whole.
 
-        `base` is where the base lies if it is not found under the name in the manifest.
+        `catalogue` takes the place of the folder's own: the same tools as Pydantic models declare them, say, whose
+        values `Decision.dispatch` then passes on. `base` is where the base lies if it is not found under the name in
+        the manifest.
         """
         path = Path(folder).expanduser()
         manifest = read_manifest(path)
-        catalogue = manifest.read_catalogue()
+        own = manifest.read_catalogue()
         from .decoder import GreedyDecoder
         from .loading import load_routing_model
 
         return cls(
             GreedyDecoder(load_routing_model(path, manifest, base)),
-            catalogue,
+            own if catalogue is None else catalogue,
             style=manifest.prompt_style,
             system=manifest.system,
             max_tokens=manifest.max_tokens,
@@ -78,7 +88,7 @@ class Router:
         """
         text = clean_request(request)
         chosen = self.catalogue if catalogue is None else catalogue
-        own_text = self.system if catalogue is None else None
+        own_text = self.system if chosen.hash == self._trained_on else None
         return self._decide(text, own_text or system_message(chosen, self.style), chosen)
 
     def route_example(self, example: "Example") -> Decision:
@@ -106,7 +116,7 @@ class Router:
         return Decision(
             outcome=outcome,
             raw=generation.text,
-            catalogue_seen=catalogue.hash == self.catalogue.hash,
+            catalogue_seen=catalogue.hash == self._trained_on,
             timings=generation.timings,
             action=_action(outcome),
             typed_arguments=_typed(outcome, catalogue),

@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
@@ -50,6 +51,7 @@ class Run:
     folder: Path
     report: Report
     data: dict[str, Any] = field(default_factory=dict)
+    system: str | None = None
 
     @property
     def updates(self) -> int:
@@ -66,7 +68,7 @@ def train(config: TrainConfig, report: Report, *, overwrite: bool = False) -> Pa
     """
     folder = Path(config.adapter).expanduser()
     _claim(folder, overwrite)
-    run = prepare_run(config, folder, report)
+    run = prepare_run(config, folder, _heard(report))
     best = _fit(run)
     _finish(run, best)
     return folder
@@ -102,7 +104,25 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report) -> Run:
     data = {"train": data_record(config.train, training)}
     if config.valid:
         data["valid"] = data_record(config.valid, validation)
-    return Run(config, model, catalogue, adapter_config, plan, valid, folder, report, data)
+    system = _own_system(training) if config.keep_system else None
+    return Run(config, model, catalogue, adapter_config, plan, valid, folder, report, data, system)
+
+
+def _own_system(examples: Sequence[Example]) -> str | None:
+    """The system text to route with: the rows' own, if they all have the same."""
+    texts = {example.system for example in examples}
+    return texts.pop() if len(texts) == 1 else None
+
+
+def _heard(report: Report) -> Report:
+    """The report with stdout as it is now: the trainer's is taken away, a report's own prints are not."""
+    stdout = sys.stdout
+
+    def heard(event: Event) -> None:
+        with redirect_stdout(stdout):
+            report(event)
+
+    return heard
 
 
 def _claim(folder: Path, overwrite: bool) -> None:
@@ -125,14 +145,14 @@ def _union(examples: Sequence[Example]) -> Catalogue:
 
 
 def _tokens(config: TrainConfig, model: Model, examples: Sequence[Example]) -> list[TokenRow]:
-    limits = [config.max_seq_length if isinstance(config.max_seq_length, int) else None, model.context_length]
     return token_rows(
         examples,
         model.chat,
         style=config.prompt_style,
         keep_system=config.keep_system,
-        max_seq_length=min((limit for limit in limits if limit is not None), default=None),
+        max_seq_length=config.max_seq_length if isinstance(config.max_seq_length, int) else None,
         max_tokens=config.max_tokens,
+        context_length=model.context_length,
     )
 
 
@@ -257,6 +277,8 @@ class _Watch(TrainingCallback):  # type: ignore[misc]
         run = self.run
         epoch = -(-self.update // run.plan.updates_per_epoch)
         loss = mean_loss(run.model.network, run.valid) if run.valid else None
+        if not _finite(run.model):
+            raise TrainingError(f"the weights are no longer numbers after epoch {epoch}", hint="lower learning_rate")
         path = run.folder / CHECKPOINTS / f"epoch-{epoch:03d}.safetensors"
         _save_weights(run.model, path)
         self.last = path
@@ -335,6 +357,7 @@ def _finish(run: Run, watch: "_Watch") -> None:
             catalogue_hash=run.catalogue.hash,
             prompt_style=run.config.prompt_style,
             keep_system=run.config.keep_system,
+            system=run.system,
             max_tokens=run.config.max_tokens,
             dtype=run.model.dtype,
             config=run.config.model_dump(),
@@ -345,6 +368,11 @@ def _finish(run: Run, watch: "_Watch") -> None:
     )
     elapsed = time.perf_counter() - watch.started
     run.report({"event": "done", "adapter": str(run.folder), "elapsed_s": elapsed, **metrics})
+
+
+def _finite(model: Model) -> bool:
+    weights = tree_flatten(model.network.trainable_parameters())
+    return all(bool(mx.isfinite(value).all().item()) for _, value in weights)
 
 
 def _save_weights(model: Model, path: Path) -> None:
