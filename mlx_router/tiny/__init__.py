@@ -1,0 +1,1 @@
+"""The embedded base model: its weights, and the program that makes them (`pretrain`)."""

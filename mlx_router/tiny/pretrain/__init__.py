@@ -1,0 +1,1 @@
+"""The program that makes the embedded base model: data, packing, model, training, evaluation."""

@@ -1,0 +1,163 @@
+"""The base model in plain PyTorch: Qwen3's shape and Hugging Face's tensor names, so that mlx-lm loads what is saved.
+
+Weights are a dictionary of f32 tensors; the computation runs in f32 or bf16. Needs the extra `mlx-router[pretrain]`.
+"""
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+Weights: TypeAlias = dict[str, torch.Tensor]
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+EMBEDDING = "model.embed_tokens.weight"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The fields of config.json that the computation depends on."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    intermediate_size: int
+    num_attention_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope_theta: float
+
+    @classmethod
+    def read(cls, folder: Path) -> "Shape":
+        """The shape that a model folder's config.json describes."""
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return cls(**{name: config[name] for name in cls.__dataclass_fields__})
+
+
+def random_weights(shape: Shape, seed: int) -> Weights:
+    """Fresh weights; what adds to the residual stream starts smaller, the deeper the model is."""
+    generator = torch.Generator().manual_seed(seed)
+    weights: Weights = {}
+    for name, size in tensor_sizes(shape).items():
+        if len(size) == 1:
+            weights[name] = torch.ones(size)
+            continue
+        deviation = 0.02 if name == EMBEDDING else 0.8 / math.sqrt(size[1])
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            deviation /= math.sqrt(2 * shape.num_hidden_layers)
+        weights[name] = torch.randn(size, generator=generator) * deviation
+    return weights
+
+
+def tensor_sizes(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """Names and sizes of all tensors."""
+    d, f, h = shape.hidden_size, shape.intermediate_size, shape.num_attention_heads * shape.head_dim
+    sizes: dict[str, tuple[int, ...]] = {EMBEDDING: (shape.vocab_size, d)}
+    for layer in range(shape.num_hidden_layers):
+        at = f"model.layers.{layer}."
+        sizes |= {at + f"self_attn.{name}_proj.weight": (h, d) for name in "qkv"}
+        sizes[at + "self_attn.o_proj.weight"] = (d, h)
+        sizes |= {at + f"self_attn.{name}_norm.weight": (shape.head_dim,) for name in "qk"}
+        sizes |= {at + f"mlp.{name}_proj.weight": (f, d) for name in ("gate", "up")}
+        sizes[at + "mlp.down_proj.weight"] = (d, f)
+        sizes |= {at + f"{name}_layernorm.weight": (d,) for name in ("input", "post_attention")}
+    sizes["model.norm.weight"] = (d,)
+    return sizes
+
+
+@dataclass
+class Model:
+    """Shape and weights, and the computation."""
+
+    shape: Shape
+    weights: Weights
+
+    def __post_init__(self) -> None:
+        half = torch.arange(0, self.shape.head_dim, 2).float() / self.shape.head_dim
+        self.frequencies = 1 / self.shape.rope_theta**half
+
+    def hidden(self, tokens: torch.Tensor, positions: torch.Tensor, bias: torch.Tensor, dtype: Any) -> torch.Tensor:
+        """Last hidden states (B, T, D). `bias` (B, 1, T, T) is added to the attention scores."""
+        angles = positions.unsqueeze(-1).float() * self.frequencies
+        cos, sin = angles.cos().unsqueeze(2).to(dtype), angles.sin().unsqueeze(2).to(dtype)
+        x = F.embedding(tokens, self.weights[EMBEDDING]).to(dtype)
+        for layer in range(self.shape.num_hidden_layers):
+            at = f"model.layers.{layer}."
+            x = x + self._attention(at + "self_attn.", self._norm(at + "input_layernorm", x), cos, sin, bias)
+            x = x + self._mlp(at + "mlp.", self._norm(at + "post_attention_layernorm", x))
+        return self._norm("model.norm", x)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Scores of all tokens for each hidden state."""
+        return F.linear(hidden, self.weights[EMBEDDING].to(hidden.dtype)).float()
+
+    def loss(
+        self, tokens: torch.Tensor, learnt: torch.Tensor, positions: torch.Tensor, bias: torch.Tensor, dtype: Any
+    ) -> torch.Tensor:
+        """Mean cross-entropy of the tokens that are learnt (B, T), each predicted from the one before it."""
+        hidden = self.hidden(tokens, positions, bias, dtype)[:, :-1]
+        chosen = learnt[:, 1:]
+        return F.cross_entropy(self.logits(hidden[chosen]), tokens[:, 1:][chosen])
+
+    def _norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weights[f"{name}.weight"].to(x.dtype), self.shape.rms_norm_eps)
+
+    def _linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weights[f"{name}.weight"].to(x.dtype))
+
+    def _heads(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        return self._linear(name, x).view(*x.shape[:2], -1, self.shape.head_dim)
+
+    def _attention(
+        self, at: str, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
+        q = rotate(self._norm(at + "q_norm", self._heads(at + "q_proj", x)), cos, sin).transpose(1, 2)
+        k = rotate(self._norm(at + "k_norm", self._heads(at + "k_proj", x)), cos, sin).transpose(1, 2)
+        v = self._heads(at + "v_proj", x).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
+        return self._linear(at + "o_proj", mixed.reshape(*x.shape[:2], -1))
+
+    def _mlp(self, at: str, x: torch.Tensor) -> torch.Tensor:
+        gate = F.silu(self._linear(at + "gate_proj", x))
+        return self._linear(at + "down_proj", gate * self._linear(at + "up_proj", x))
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary positions on (B, T, H, D)."""
+    half = x.shape[-1] // 2
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+def attention_bias(episodes: torch.Tensor, turns: torch.Tensor, dtype: Any) -> torch.Tensor:
+    """(B, 1, T, T): 0 where a token may look, which is back, at its own catalogue and its own turn; else very low."""
+    length = episodes.shape[1]
+    same_episode = episodes[:, None, :] == episodes[:, :, None]
+    seen = (turns[:, None, :] == 0) | (turns[:, None, :] == turns[:, :, None])
+    allowed = torch.ones(length, length, dtype=torch.bool).tril() & same_episode & seen
+    return torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, -30000.0)[:, None]
+
+
+def load_weights(folder: Path) -> Weights:
+    """A model folder's weights as f32."""
+    return {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+
+
+def export(model: Model, base: Path, folder: Path, dtype: Any = torch.float16) -> None:
+    """Write a model folder for mlx-lm: the weights, and the base's config and tokenizer. The weights come last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config["torch_dtype"] = str(dtype).removeprefix("torch.")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for name in TOKENIZER_FILES:
+        if (base / name).resolve() != (folder / name).resolve():
+            shutil.copyfile(base / name, folder / name)
+    aside = folder / "model.safetensors.tmp"
+    tensors = {name: tensor.detach().to(dtype).contiguous() for name, tensor in model.weights.items()}
+    save_file(tensors, aside, metadata={"format": "pt"})
+    aside.replace(folder / "model.safetensors")

@@ -1,0 +1,110 @@
+"""Packing: several catalogues in a row of tokens, each with several requests that see it and themselves only.
+
+A catalogue is read once for all its requests, which makes training several times cheaper. Positions restart at the
+catalogue's end for each request, so every request looks just as it does when it is routed alone.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from tokenizers import Tokenizer
+
+from ...catalogue import Catalogue
+from ...prompts import assistant_text, system_message
+from .generator import Episode, Turn
+
+MAX_TURNS = 12
+SHORTEST_USEFUL = 160  # tokens; a rest of a row below this is left empty
+PADDING = -1
+
+
+class Episodes(Protocol):
+    """A source of episodes."""
+
+    def episode(self, turns: int) -> Episode: ...
+
+
+@dataclass
+class Row:
+    """Tokens of one row, and for each: its episode, its turn (0: the catalogue), its position, whether it is learnt."""
+
+    tokens: list[int] = field(default_factory=list)
+    episodes: list[int] = field(default_factory=list)
+    turns: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    learnt: list[bool] = field(default_factory=list)
+    requests: int = 0
+
+
+class Encoder:
+    """Messages to tokens in the base's chat template: `<|im_start|>role`, a line break, the text, `<|im_end|>`."""
+
+    def __init__(self, tokenizer_file: Path) -> None:
+        self.tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        self.system, self.user, self.assistant = (
+            self._ids(f"<|im_start|>{role}\n") for role in ("system", "user", "assistant")
+        )
+        self.end, self.stop = self._ids("<|im_end|>\n"), self._ids("<|im_end|>")
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def prefix(self, catalogue: Catalogue) -> list[int]:
+        """Tokens of the system message."""
+        return self.system + self._ids(system_message(catalogue)) + self.end
+
+    def turn(self, turn: Turn, catalogue: Catalogue) -> tuple[list[int], list[int]]:
+        """Tokens from the request to where the answer begins, and the answer's."""
+        question = self.user + self._ids(turn.request) + self.end + self.assistant
+        return question, self._ids(assistant_text(turn.target, catalogue)) + self.stop
+
+
+@dataclass
+class Packer:
+    """Fills rows of `length` tokens from a source of episodes."""
+
+    encoder: Encoder
+    source: Episodes
+    length: int
+    rng: random.Random
+
+    def row(self) -> Row:
+        """The next row."""
+        row, number = Row(), 0
+        for _ in range(4):
+            if self.length - len(row.tokens) < SHORTEST_USEFUL:
+                break
+            number += self._add(row, self.source.episode(MAX_TURNS), number)
+        return row if row.requests else self.row()
+
+    def _add(self, row: Row, episode: Episode, number: int) -> bool:
+        prefix = self.encoder.prefix(episode.catalogue)
+        turns = [self.encoder.turn(turn, episode.catalogue) for turn in episode.turns]
+        room = self.length - len(row.tokens) - len(prefix)
+        fitting: list[tuple[list[int], list[int]]] = []
+        for question, answer in turns:
+            if len(question) + len(answer) <= room:
+                fitting.append((question, answer))
+                room -= len(question) + len(answer)
+        # A catalogue with one or two requests costs more than it teaches.
+        if len(fitting) < min(3, len(turns)) or not fitting:
+            return False
+        extend(row, prefix, number, 0, 0, learnt=False)
+        for at, (question, answer) in enumerate(fitting, start=1):
+            extend(row, question, number, at, len(prefix), learnt=False)
+            extend(row, answer, number, at, len(prefix) + len(question), learnt=True)
+        row.requests += len(fitting)
+        return True
+
+
+def extend(row: Row, tokens: Sequence[int], episode: int, turn: int, position: int, *, learnt: bool) -> None:
+    """Append tokens to a row, counting positions from `position`."""
+    row.tokens += tokens
+    row.episodes += [episode] * len(tokens)
+    row.turns += [turn] * len(tokens)
+    row.positions += range(position, position + len(tokens))
+    row.learnt += [learnt] * len(tokens)

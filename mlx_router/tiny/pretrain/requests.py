@@ -1,0 +1,445 @@
+"""Requests for synthetic tools: phrases around values, corrections, fillers, typing errors."""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import lexicon, values
+from .lexicon import Verb
+from .tools import Parameter, Slot, SyntheticTool, plural, with_article
+from .values import Said, Words
+
+# Values stand between these two characters until the request is finished, so that no typing error hits them.
+OPEN, CLOSE = "\x02", "\x03"
+PAIR_FORMS = {
+    "from_to": ("from {o} to {t}", "{o} to {t}", "to {t} from {o}", "from {o} over to {t}"),
+    "old_new": ("{o} to {t}", "from {o} to {t}", "called {o} to {t}", '"{o}" into "{t}"', "{o}, the new name is {t}"),
+}
+REASONS = ("reason", "cause", "problem", "explanation", "details", "comment", "note")
+# A request that begins so is a sentence of its own, and no "can you" goes before it.
+SENTENCE_STARTS = frozenset(lexicon.SENTENCE_STARTS)
+MARKED = re.compile(f"({OPEN}[^{CLOSE}]*{CLOSE})")
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """What a request says about one slot, and the arguments that this means."""
+
+    text: str
+    arguments: dict[str, Any]
+    copied: bool
+    ends_open: bool = False
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Where the words come from; `held` takes the phrasings that training never sees."""
+
+    rng: random.Random
+    words: Words
+    held: bool = False
+
+    def choose(self, usual: Sequence[str], held: Sequence[str]) -> str:
+        return self.rng.choice(held if self.held and held else usual)
+
+    def phrases(self, kind: str) -> str:
+        table = lexicon.HELD_PHRASES if self.held and self.rng.random() < 0.7 else lexicon.PHRASES
+        return self.rng.choice(table[kind])
+
+
+def mark(text: str) -> str:
+    """A value, protected from typing errors."""
+    return f"{OPEN}{text}{CLOSE}"
+
+
+def unmarked(text: str) -> str:
+    """The request as it is sent."""
+    return text.replace(OPEN, "").replace(CLOSE, "")
+
+
+def said_value(voice: Voice, slot: Slot, thing: str) -> Said:
+    """A value of a slot with one parameter."""
+    rng, words = voice.rng, voice.words
+    kind = slot.kind.removeprefix("to_")
+    if kind == "int":
+        percent = slot.parameters[0].spoken in ("percent", "level")
+        number = values.integer(rng, 0 if percent else 1, 100 if percent else None)
+        return Said(number.text + rng.choice(("%", " percent", "")), number.value, False) if percent else number
+    if kind == "float":
+        return _decimal(voice, slot)
+    if kind in ("enum", "bool"):
+        value = rng.choice(list(slot.choices))
+        return Said(rng.choice(slot.choices[value]), value == "True" if kind == "bool" else value, False)
+    text = {
+        "id": lambda: values.identifier(rng, thing),
+        "person": lambda: values.person(rng, words),
+        "place": lambda: values.place(rng, words),
+        "date": lambda: values.date(rng),
+        "time": lambda: values.clock(rng),
+        "datetime": lambda: values.moment(rng),
+        "email": lambda: values.email(rng),
+        "path": lambda: values.path(rng, words),
+        "name": lambda: values.name(rng, words),
+        "clause": lambda: values.clause(rng, words),
+        "text": lambda: values.text(rng, words),
+    }[kind]()
+    return Said(text, text)
+
+
+def _decimal(voice: Voice, slot: Slot) -> Said:
+    number = values.decimal(voice.rng)
+    money = {"price", "amount", "budget", "cost", "max price"} & {slot.parameters[0].spoken}
+    if money and number.text[0].isdigit() and voice.rng.random() < 0.6:
+        form = voice.rng.choice(("${}", "{} dollars", "{} euros", "€{}", "{}€"))
+        return Said(form.format(number.text), number.value, False)
+    return number
+
+
+def slot_phrase(voice: Voice, slot: Slot, thing: str) -> Phrase:
+    """One slot, said."""
+    rng = voice.rng
+    if slot.kind in ("measure", "to_measure"):
+        return _measure_phrase(voice, slot)
+    if slot.kind in ("from_to", "old_new", "unit_pair"):
+        return _pair_phrase(voice, slot)
+    if slot.kind == "list":
+        return _list_phrase(voice, slot)
+    parameter = slot.parameters[0]
+    if slot.kind == "text" and parameter.spoken in REASONS:
+        slot = Slot("clause", slot.parameters, slot.choices)
+    said = said_value(voice, slot, thing)
+    shown = mark(said.text)
+    if rng.random() < (0.03 if slot.kind == "id" else 0.06) and slot.kind not in ("text", "clause", "bool"):
+        wrong = said_value(voice, slot, thing)
+        if wrong.value != said.value:
+            form = voice.choose(lexicon.CORRECTIONS, lexicon.HELD_CORRECTIONS)
+            shown = form.format(w=mark(wrong.text), v=shown)
+    form = "{v}" if slot.kind == "bool" else _form(voice, "to" if slot.kind.startswith("to_") else slot.kind)
+    text = form.replace("{v}", shown).replace("{a}", parameter.spoken)
+    ends_open = said.copied and slot.kind in ("text", "clause", "name") and text.endswith(CLOSE)
+    return Phrase(text, {parameter.name: said.value}, said.copied, ends_open)
+
+
+def _form(voice: Voice, kind: str) -> str:
+    """The words around a value; sometimes odd ones, so that the value is found by its own shape."""
+    rng = voice.rng
+    if voice.held or rng.random() < 0.85 or kind == "id":
+        return voice.phrases(kind)
+    odd = voice.words.scramble(rng, 1, 2)
+    if kind in ("text", "name", "clause"):
+        return rng.choice((f'{odd} "{{v}}"', f"{odd}: {{v}}", f'{{a}} {odd} "{{v}}"', "- {v}", ": {v}"))
+    return rng.choice(("{a} {v}", f"{{a}} {odd} {{v}}", "({v})", f"{odd}: {{v}}", "{v}", ", {v}"))
+
+
+def _measure_phrase(voice: Voice, slot: Slot) -> Phrase:
+    rng, table = voice.rng, lexicon.UNITS[slot.units]
+    number = values.integer(rng, 1, rng.choice((12, 60, 100, 500)))
+    if slot.parameters[0].schema.get("type") == "number" and rng.random() < 0.4:
+        number = values.decimal(rng)
+    unit = slot.fixed_unit or rng.choice(list(slot.choices))
+    ways = table[unit] if slot.fixed_unit else slot.choices[unit]
+    shown = mark(measure_text(rng, number, ways))
+    arguments: dict[str, Any] = {slot.parameters[0].name: number.value}
+    if not slot.fixed_unit:
+        arguments[slot.parameters[1].name] = unit
+    form = _form(voice, "to" if slot.kind == "to_measure" else "measure")
+    return Phrase(form.replace("{v}", shown).replace("{a}", slot.parameters[0].spoken), arguments, False)
+
+
+def measure_text(rng: random.Random, number: Said, ways: Sequence[str]) -> str:
+    """An amount with its unit: 10 minutes, 5kg, ten hours, $20."""
+    way = ways[0] if number.value == 1 else rng.choice(ways[1:])
+    if number.value == 1 and rng.random() < 0.4 and " " not in way:
+        return ("an " if way == "hour" else "a ") + way
+    if "dollars" in ways and number.text[0].isdigit() and rng.random() < 0.4:
+        return "$" + number.text
+    if len(way) <= 3 and number.text[-1].isdigit() and rng.random() < 0.6:
+        return number.text + way
+    return f"{number.text} {way}"
+
+
+def _pair_phrase(voice: Voice, slot: Slot) -> Phrase:
+    rng = voice.rng
+    first, second = slot.parameters
+    if slot.kind == "unit_pair":
+        one, two = rng.sample(list(slot.choices), 2)
+        first_said, second_said = (rng.choice(slot.choices[unit][1:]) for unit in (one, two))
+        text = f"from {mark(first_said)} {rng.choice(('to', 'into'))} {mark(second_said)}"
+        return Phrase(text, {first.name: one, second.name: two}, False)
+    draw = values.place if slot.kind == "from_to" else values.name
+    one, two = draw(rng, voice.words), draw(rng, voice.words)
+    text = rng.choice(PAIR_FORMS[slot.kind]).format(o=mark(one), t=mark(two))
+    return Phrase(text, {first.name: one, second.name: two}, True)
+
+
+def _list_phrase(voice: Voice, slot: Slot) -> Phrase:
+    rng = voice.rng
+    people = slot.parameters[0].spoken in ("names", "people", "guests", "attendees", "participants")
+    drawn = [
+        values.person(rng, voice.words) if people else values.clean(voice.words.scramble(rng, 1, 2))
+        for _ in range(rng.randint(1, 4))
+    ]
+    items = list(dict.fromkeys(drawn))
+    shown = [mark(item) for item in items]
+    joined = ", ".join(shown[:-1]) + rng.choice((" and ", ", and ", " & ")) + shown[-1] if len(shown) > 1 else shown[0]
+    form = voice.phrases("list")
+    parameter = slot.parameters[0]
+    return Phrase(form.replace("{v}", joined).replace("{a}", parameter.spoken), {parameter.name: items}, True)
+
+
+def noun_phrase(voice: Voice, verb: Verb, thing: str) -> str:
+    """The thing as a request names it."""
+    other = lexicon.OTHER_WORDS.get(thing)
+    noun = other if other and voice.rng.random() < 0.2 else thing
+    return with_article(voice.rng, noun, verb.article)
+
+
+def action(voice: Voice, tool: SyntheticTool, noun: str, *, command: bool, on: bool = True) -> str:
+    """The verb's part of the request around the noun."""
+    verb = tool.verb
+    if verb.lemma == "toggle":
+        usual, held = (
+            (lexicon.SWITCH_ON, lexicon.HELD_SWITCH_ON) if on else (lexicon.SWITCH_OFF, lexicon.HELD_SWITCH_OFF)
+        )
+        return voice.choose(usual, held).replace("{n}", noun)
+    if voice.held and not command:
+        return voice.rng.choice(verb.held).replace("{n}", noun)
+    wish = not command and voice.rng.random() < 0.3
+    return voice.rng.choice(verb.wishes if wish else verb.commands).replace("{n}", noun)
+
+
+def call_request(voice: Voice, tool: SyntheticTool, lone: bool) -> tuple[str, dict[str, Any]]:
+    """A request that states every required argument and some of the others; with the arguments.
+
+    `lone` tells that no other tool of the catalogue is about this thing, so that even an odd verb will do.
+    """
+    rng = voice.rng
+    given = [slot for slot in tool.slots if slot.required or rng.random() < 0.5]
+    return _request(voice, tool, given, lone)
+
+
+def partial_request(voice: Voice, tool: SyntheticTool) -> tuple[str, tuple[str, ...]] | None:
+    """A request that leaves required arguments open, and their names; None if the tool has none to leave open."""
+    rng = voice.rng
+    needed = [slot for slot in tool.slots if slot.required and slot.kind != "switch"]
+    if not needed:
+        return None
+    left_out = rng.sample(needed, 1 if rng.random() < 0.5 else len(needed))
+    given = [slot for slot in tool.slots if slot not in left_out and (slot.required or rng.random() < 0.25)]
+    text, _ = _request(voice, tool, given, lone=False)
+    missing = [parameter.name for slot in tool.slots if slot in left_out for parameter in slot.parameters]
+    return text, tuple(name for name in tool.tool.properties if name in missing)
+
+
+def _request(voice: Voice, tool: SyntheticTool, given: Sequence[Slot], lone: bool) -> tuple[str, dict[str, Any]]:
+    for _ in range(20):
+        text, arguments, copied = _attempt(voice, tool, given, lone)
+        if all(_stated(text, arguments[name]) for name in copied):
+            return text, arguments
+    raise AssertionError(f"no request states the arguments of {tool.tool.name}")
+
+
+def _stated(text: str, value: Any) -> bool:
+    items = value if isinstance(value, list) else [value]
+    return all(re.search(rf"(?<!\w){re.escape(item)}(?!\w)", text) for item in items)
+
+
+@dataclass
+class _Draft:
+    """A request as it is put together."""
+
+    noun: str
+    direct: str = ""
+    parts: list[str] = field(default_factory=list)
+    on: bool = True
+    ends_open: bool = False
+    arguments: dict[str, Any] = field(default_factory=dict)
+    copied: list[str] = field(default_factory=list)
+
+    def add(self, voice: Voice, slot: Slot, thing: str, lone: bool) -> None:
+        """Say one more slot."""
+        if slot.kind == "switch":
+            self.on = voice.rng.random() < 0.5
+            self.arguments[slot.parameters[0].name] = _switch_value(slot, self.on)
+            return
+        phrase = slot_phrase(voice, slot, thing)
+        self.arguments |= phrase.arguments
+        self.copied += phrase.arguments if phrase.copied else ()
+        if slot.kind == "id":
+            self.noun = _with_identifier(voice, self.noun, phrase.text, thing, lone)
+        elif slot.kind.startswith("to_") or slot.kind in ("from_to", "old_new", "unit_pair"):
+            self.direct += " " + phrase.text
+        else:
+            self.parts.append(phrase.text)
+            self.ends_open = phrase.ends_open
+
+
+def _with_identifier(voice: Voice, noun: str, phrase: str, thing: str, lone: bool) -> str:
+    """The noun with its identifier, "my booking no. 12"; sometimes the identifier alone."""
+    if lone and voice.rng.random() < 0.12:
+        return phrase.replace("{n}", "").strip()
+    form = phrase if "{n}" in phrase else "{n} " + phrase
+    return form.replace("{n}", _definite(voice, noun, thing))
+
+
+def _attempt(
+    voice: Voice, tool: SyntheticTool, given: Sequence[Slot], lone: bool
+) -> tuple[str, dict[str, Any], list[str]]:
+    rng, draft = voice.rng, _Draft(noun_phrase(voice, tool.verb, tool.thing))
+    shuffled = list(given)
+    if rng.random() < 0.4:
+        rng.shuffle(shuffled)
+    for slot in sorted(shuffled, key=lambda slot: slot.kind == "clause"):
+        draft.add(voice, slot, tool.thing, lone)
+    text = _sentence(voice, tool, draft.noun + draft.direct, draft.parts, draft.on, lone)
+    text = finish(voice, text, ends_open=draft.ends_open and text.endswith(CLOSE))
+    arguments = draft.arguments
+    if rng.random() < 0.18:
+        text = text.lower()
+        arguments = {name: _lower(value) if name in draft.copied else value for name, value in arguments.items()}
+    return text, arguments, draft.copied
+
+
+def _lower(value: Any) -> Any:
+    return [item.lower() for item in value] if isinstance(value, list) else value.lower()
+
+
+def _switch_value(slot: Slot, on: bool) -> Any:
+    options = slot.parameters[0].schema.get("enum")
+    return on if options is None else options[0 if on else 1]
+
+
+def _definite(voice: Voice, noun: str, thing: str) -> str:
+    """The noun before an identifier: "booking", "the booking", "my booking"."""
+    bare = thing if thing in noun else lexicon.OTHER_WORDS.get(thing, thing)
+    return voice.rng.choice((bare, bare, f"the {bare}", f"my {bare}"))
+
+
+def _sentence(voice: Voice, tool: SyntheticTool, noun: str, parts: list[str], on: bool, lone: bool) -> str:
+    rng = voice.rng
+    joiner = rng.choice((" ", " ", " ", ", ", " and "))
+    rest = joiner.join(parts)
+    if lone and not voice.held and parts and tool.verb.lemma != "toggle" and rng.random() < 0.12:
+        odd = voice.words.scramble(rng, 1, 2)
+        head = rng.choice((noun, f"{odd} {noun}", f"{noun} {odd}"))
+    else:
+        head = action(voice, tool, noun, command=False, on=on)
+    if rest and rng.random() < 0.12 and not any(slot.kind in ("text", "name") for slot in tool.slots):
+        return f"{rest}, {head}"
+    return re.sub(r"[?.] ", " ", f"{head} {rest}") if rest else head
+
+
+def finish(voice: Voice, text: str, *, ends_open: bool = False, wish: bool = False) -> str:
+    """The request with opening, ending, context, casing and typing errors; marks taken off."""
+    rng = voice.rng
+    text = re.sub(r" +([,.;:?!])", r"\1", re.sub(r"\s+", " ", text)).strip()
+    openings = lexicon.WISH_OPENINGS if wish or _is_wish(text) else lexicon.OPENINGS
+    if voice.held and rng.random() < 0.5 and openings is lexicon.OPENINGS:
+        openings = lexicon.HELD_OPENINGS
+    opening = rng.choice(openings)
+    if ends_open:
+        ending = rng.choice(lexicon.SAFE_ENDINGS)
+    else:
+        ending = rng.choice(lexicon.HELD_ENDINGS if voice.held and rng.random() < 0.3 else lexicon.ENDINGS)
+    text = opening + text + (ending if not text.endswith(("?", ".", "!")) else "")
+    text = _capital(text) if rng.random() < 0.45 else text
+    chance = rng.random()
+    if chance < 0.06:
+        text = rng.choice(lexicon.CONTEXTS) + rng.choice((". ", ", ", " - ", "! ", " so ")) + text
+    elif chance < 0.1 and not ends_open:
+        text = text.rstrip(".!?") + ". " + rng.choice(lexicon.ASIDES) + rng.choice(("", ".", "!"))
+    if rng.random() < 0.12:
+        text = with_typos(rng, text)
+    return unmarked(text)
+
+
+def _is_wish(text: str) -> bool:
+    first = text.split(" ", 1)[0].lower()
+    return first in SENTENCE_STARTS or text.startswith(OPEN)
+
+
+def _capital(text: str) -> str:
+    return text if text.startswith(OPEN) else text[:1].upper() + text[1:]
+
+
+def with_typos(rng: random.Random, text: str) -> str:
+    """One or two typing errors in the words around the values."""
+    pieces = MARKED.split(text)
+    for _ in range(rng.choice((1, 1, 2))):
+        at = rng.randrange(0, len(pieces), 2)
+        words = pieces[at].split(" ")
+        long = [number for number, word in enumerate(words) if len(word) > 3 and word.isalpha()]
+        if long:
+            number = rng.choice(long)
+            words[number] = _typo(rng, words[number])
+            pieces[at] = " ".join(words)
+    return "".join(pieces)
+
+
+def _typo(rng: random.Random, word: str) -> str:
+    at = rng.randrange(1, len(word) - 1)
+    return rng.choice((
+        word[:at] + word[at + 1 :],
+        word[:at] + word[at] + word[at:],
+        word[:at] + word[at + 1] + word[at] + word[at + 2 :],
+        word[:at] + rng.choice("aeioustrn") + word[at + 1 :],
+    ))  # fmt: skip
+
+
+def idle_request(voice: Voice, tool: SyntheticTool) -> str:
+    """A text about the tool's thing that asks for no action: a negation, a question, a statement, a thought."""
+    rng = voice.rng
+    noun = noun_phrase(voice, tool.verb, tool.thing)
+    identifiers = [slot for slot in tool.slots if slot.kind == "id"]
+    if identifiers and rng.random() < 0.4:
+        noun = f"{tool.thing} {mark(values.identifier(rng, tool.thing))}"
+    command = action(voice, tool, noun, command=True, on=rng.random() < 0.5)
+    rest = [slot for slot in tool.slots if slot.kind in ("date", "time", "place", "person", "to_int", "to_enum")]
+    usual, held = rng.choices(
+        (
+            (lexicon.NEGATIONS, lexicon.HELD_NEGATIONS),
+            (lexicon.QUESTIONS, lexicon.HELD_QUESTIONS),
+            (lexicon.STATEMENTS, lexicon.HELD_STATEMENTS),
+            (lexicon.HYPOTHETICALS, lexicon.HELD_HYPOTHETICALS),
+        ),
+        (45, 25, 18, 12),
+    )[0]
+    if usual is not lexicon.STATEMENTS and rest and rng.random() < 0.5:
+        command += " " + slot_phrase(voice, rng.choice(rest), tool.thing).text
+    if tool.verb.article in ("any", "some") and usual is lexicon.STATEMENTS:
+        noun = f"the {plural(tool.thing)}" if tool.verb.article == "some" else f"the {tool.thing}"
+    text = voice.choose(usual, held).format(c=command, p=tool.verb.past, n=noun)
+    return finish(voice, text, wish=True)
+
+
+def impossible_request(voice: Voice, tool: SyntheticTool) -> tuple[str, str] | None:
+    """A request for a value that can't be, and the parameter's name; None if the tool takes no such value."""
+    for slot in tool.slots:
+        found = _impossible_value(voice, slot)
+        if found is None:
+            continue
+        said, parameter = found
+        form = "{a} {v}" if slot.kind == "enum" else "to {v}"
+        others = [
+            slot_phrase(voice, other, tool.thing).text for other in tool.slots if other is not slot and other.required
+        ]
+        parts = [form.replace("{a}", parameter.spoken).replace("{v}", mark(said)), *others]
+        noun = noun_phrase(voice, tool.verb, tool.thing)
+        text = action(voice, tool, noun, command=False) + " " + " ".join(parts).replace("{n}", tool.thing)
+        return finish(voice, text), parameter.name
+    return None
+
+
+def _impossible_value(voice: Voice, slot: Slot) -> tuple[str, Parameter] | None:
+    rng, parameter = voice.rng, slot.parameters[0]
+    if slot.kind in ("int", "to_int") and parameter.spoken in ("percent", "level"):
+        return f"{rng.choice((-1, 1)) * rng.randint(101, 900)}{rng.choice(('%', ' percent'))}", parameter
+    if slot.kind in ("measure", "to_measure") and not slot.fixed_unit:
+        units = [said for said in lexicon.UNITS[slot.units].values() if said not in slot.choices.values()]
+        return (f"{rng.randint(2, 60)} {rng.choice(units)[1]}", slot.parameters[1]) if units else None
+    if slot.kind in ("enum", "to_enum") and parameter.required:
+        odd = values.clean(voice.words.scramble(rng, 1, 1)).lower()
+        return None if any(odd in ways for ways in slot.choices.values()) else (odd, parameter)
+    return None

@@ -1,0 +1,250 @@
+"""Train the embedded base: `python -m mlx_router.tiny.pretrain.train --data DIR --out RUN --minutes N [--init DIR]`.
+
+The budget is wall-clock time, and the learning rate falls to nothing at its end. A run that was stopped goes on from
+RUN/checkpoint.pt when it is started again with the same arguments.
+"""
+
+import argparse
+import json
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from .model import Model, Shape, attention_bias, export, load_weights, random_weights
+from .optimizer import Optimizer
+from .packing import PADDING, Encoder, Packer, Row
+from .sources import RealSet, load_sets, mixture, request_texts
+from .values import Words
+
+# Tokens of a row, in turn, so that short rows are cheap and long catalogues are seen.
+LENGTHS = (512, 768, 768, 1024)
+TOKENS_PER_STEP = 6144
+WARMUP_STEPS = 60
+FULL_UNTIL = 0.25  # part of the time at the full learning rate
+REPORT_EVERY = 20
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is started with."""
+
+    data: str
+    out: str
+    base: str
+    init: str
+    minutes: float
+    seed: int
+    processes: int
+    scale: float
+    checkpoint_minutes: float
+    port: int
+    dtype: str
+
+
+@dataclass
+class Progress:
+    """How far a run is; part of its checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    requests: int = 0
+    loss: float = math.nan
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows as tensors (B, T)."""
+
+    tokens: torch.Tensor
+    learnt: torch.Tensor
+    positions: torch.Tensor
+    bias: torch.Tensor
+    requests: int
+
+
+class Data:
+    """Batches that depend on nothing but seed, rank and step, so that a restart repeats none and skips none."""
+
+    def __init__(self, sets: Sequence[RealSet], encoder: Encoder, seed: int, rank: int, dtype: Any) -> None:
+        self.sets, self.encoder, self.seed, self.rank, self.dtype = sets, encoder, seed, rank, dtype
+        self.words = Words.of(request_texts(sets)) if sets else Words()
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step."""
+        rng = random.Random(f"{self.seed}/{self.rank}/{step}")
+        length = LENGTHS[step % len(LENGTHS)]
+        source = mixture(rng.getrandbits(64), self.sets, self.words)
+        packer = Packer(self.encoder, source, length, rng)
+        return as_batch([packer.row() for _ in range(TOKENS_PER_STEP // length)], length, self.dtype)
+
+
+def as_batch(rows: Sequence[Row], length: int, dtype: Any) -> Batch:
+    """Rows padded to one length."""
+
+    def padded(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+        return torch.tensor([[*row, *[fill] * (length - len(row))] for row in values])
+
+    episodes, turns = padded([row.episodes for row in rows], PADDING), padded([row.turns for row in rows], PADDING)
+    return Batch(
+        padded([row.tokens for row in rows], 0),
+        padded([row.learnt for row in rows], 0).bool(),
+        padded([row.positions for row in rows], 0),
+        attention_bias(episodes, turns, dtype),
+        sum(row.requests for row in rows),
+    )
+
+
+class Run:
+    """One process of a training run."""
+
+    def __init__(self, settings: Settings, rank: int) -> None:
+        self.settings, self.rank = settings, rank
+        self.out, self.base, self.dtype = Path(settings.out), Path(settings.base), DTYPES[settings.dtype]
+        sets = load_sets(Path(settings.data)) if settings.data else []
+        self.data = Data(sets, Encoder(self.base / "tokenizer.json"), settings.seed, rank, self.dtype)
+        shape = Shape.read(self.base)
+        weights = load_weights(Path(settings.init)) if settings.init else random_weights(shape, settings.seed)
+        self.model = Model(shape, {name: weight.requires_grad_() for name, weight in weights.items()})
+        self.optimizer = Optimizer(self.model.weights)
+        self.progress = Progress()
+
+    def train(self) -> None:
+        """Steps until the time is over; then the last checkpoint and the model folder."""
+        self._restore()
+        begun, saved = time.monotonic() - self.progress.seconds, time.monotonic()
+        while (part := self._agree((time.monotonic() - begun) / (60 * self.settings.minutes))) < 1:
+            self._step(rate_scale(part, self.progress.step) * self.settings.scale)
+            self.progress.seconds = time.monotonic() - begun
+            if self.rank == 0 and self.progress.step % REPORT_EVERY == 0:
+                self._report()
+            if self.rank == 0 and time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
+                self.save()
+                saved = time.monotonic()
+        if self.rank == 0:
+            self._report()
+            self.save()
+
+    def _step(self, scale: float) -> None:
+        batch = self.data.batch(self.progress.step)
+        loss = self.model.loss(batch.tokens, batch.learnt, batch.positions, batch.bias, self.dtype)
+        loss.backward()
+        self._average_gradients()
+        self.optimizer.step(scale)
+        for weight in self.model.weights.values():
+            weight.grad = None
+        processes, value = self.settings.processes, loss.item()
+        self.progress.step += 1
+        self.progress.tokens += batch.tokens.numel() * processes
+        self.progress.requests += batch.requests * processes
+        self.progress.loss = value if math.isnan(self.progress.loss) else 0.95 * self.progress.loss + 0.05 * value
+
+    def _average_gradients(self) -> None:
+        if self.settings.processes == 1:
+            return
+        weights = list(self.model.weights.values())
+        flat = torch.cat([weight.grad.reshape(-1) for weight in weights])
+        dist.all_reduce(flat)
+        flat /= self.settings.processes
+        for weight, gradient in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
+            weight.grad.copy_(gradient.view_as(weight))
+
+    def _agree(self, part: float) -> float:
+        """Rank 0's value, so that all processes stop at the same step."""
+        if self.settings.processes == 1:
+            return part
+        shared = torch.tensor([part], dtype=torch.float64)
+        dist.broadcast(shared, 0)
+        return float(shared.item())
+
+    def _report(self) -> None:
+        record = {**asdict(self.progress), "tokens_per_second": self.progress.tokens / max(1e-9, self.progress.seconds)}
+        line = json.dumps({name: round(value, 4) for name, value in record.items()})
+        with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+
+    def save(self) -> None:
+        """Checkpoint and model folder, each written aside and renamed."""
+        state = {
+            "weights": {name: weight.detach() for name, weight in self.model.weights.items()},
+            "optimizer": self.optimizer.state(),
+            "progress": asdict(self.progress),
+            "settings": asdict(self.settings),
+        }
+        aside = self.out / "checkpoint.tmp"
+        torch.save(state, aside)
+        aside.replace(self.out / "checkpoint.pt")
+        export(self.model, self.base, self.out / "model")
+
+    def _restore(self) -> None:
+        path = self.out / "checkpoint.pt"
+        if not path.exists():
+            return
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        with torch.no_grad():
+            for name, weight in self.model.weights.items():
+                weight.copy_(state["weights"][name])
+        self.optimizer.restore(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+
+
+def rate_scale(part: float, step: int) -> float:
+    """Warm up over the first steps, stay, then fall in a line to nothing at the end of the time."""
+    return min(1.0, (step + 1) / WARMUP_STEPS) * min(1.0, max(0.0, 1 - part) / (1 - FULL_UNTIL))
+
+
+def work(rank: int, settings: Settings) -> None:
+    """One process's whole life."""
+    torch.set_num_threads(1)
+    if settings.processes > 1:
+        address = f"tcp://127.0.0.1:{settings.port}"
+        dist.init_process_group(
+            "gloo", init_method=address, rank=rank, world_size=settings.processes, timeout=timedelta(minutes=10)
+        )
+    Run(settings, rank).train()
+    if settings.processes > 1:
+        dist.destroy_process_group()
+
+
+def read_arguments(arguments: Sequence[str] | None = None) -> Settings:
+    """The command line."""
+    package = Path(__file__).resolve().parents[1]
+    parser = argparse.ArgumentParser(prog="python -m mlx_router.tiny.pretrain.train", description=__doc__)
+    parser.add_argument("--data", default="", help="folder of the real sets; without it, synthetic tools alone")
+    parser.add_argument("--out", required=True, help="folder of the run: checkpoint.pt, log.jsonl, model/")
+    parser.add_argument("--base", default=str(package), help="model folder that gives shape and tokenizer")
+    parser.add_argument("--init", default="", help="model folder that gives the first weights; random without it")
+    parser.add_argument("--minutes", type=float, required=True, help="wall-clock budget")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--scale", type=float, default=1.0, help="part of the full rates; about 0.6 with --init")
+    parser.add_argument("--checkpoint-minutes", type=float, default=4.0)
+    parser.add_argument("--port", type=int, default=29541)
+    # bf16 pays only where the processor multiplies it in hardware (AMX); elsewhere f32 is the faster one.
+    parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32")
+    return Settings(**vars(parser.parse_args(arguments)))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train as the command line says."""
+    settings = read_arguments(arguments)
+    Path(settings.out).mkdir(parents=True, exist_ok=True)
+    if settings.processes == 1:
+        work(0, settings)
+    else:
+        mp.spawn(work, args=(settings,), nprocs=settings.processes)
+
+
+if __name__ == "__main__":
+    main()
