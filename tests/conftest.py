@@ -1,0 +1,120 @@
+"""What tests share: a decoder that says what it was told, the support catalogue, and a trained adapter of kilobytes.
+
+`from conftest import ScriptedDecoder` gives the decoder; everything else is a fixture.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_router.calls import Generation, Message
+from mlx_router.catalogue import Catalogue
+from mlx_router.interop import load_catalogue
+from mlx_router.router import Router
+
+ROOT = Path(__file__).resolve().parent.parent
+CATALOGUE = ROOT / "data" / "support" / "catalogue.json"
+
+# What the trained adapter knows by heart: requests and the answers to them.
+KNOWN: dict[str, dict[str, Any]] = {
+    "Where's my order ORD-1234?": {"tool": "track_order", "arguments": {"order_id": "ORD-1234"}},
+    "Refund ORD-7 please, it broke.": {
+        "tool": "request_refund",
+        "arguments": {"order_id": "ORD-7", "reason": "it broke"},
+    },
+    "A human, now!": {"tool": "escalate", "arguments": {"reason": "wants a human"}},
+    "Hi!": {"tool": "no_tool", "reason": "chitchat"},
+    "I want a refund.": {"tool": "no_tool", "reason": "missing_information: order_id, reason"},
+}
+
+
+class ScriptedDecoder:
+    """A decoder that says what it was told to, by request, and keeps what it was asked in `asked`.
+
+    An answer may be a `Generation` (a truncated one, or one with timings) or an error to raise. A request without an
+    answer gets `otherwise`, and is a failed test without one.
+    """
+
+    def __init__(
+        self, answers: Mapping[str, str | Generation | Exception] | None = None, otherwise: str | None = None
+    ) -> None:
+        self.answers = dict(answers or {})
+        self.otherwise = otherwise
+        self.asked: list[tuple[tuple[Message, ...], int]] = []
+
+    def decode(self, messages: Sequence[Message], max_tokens: int) -> Generation:
+        """The scripted answer to the last message."""
+        self.asked.append((tuple(messages), max_tokens))
+        request = messages[-1]["content"]
+        answer = self.answers.get(request, self.otherwise)
+        assert answer is not None, f"nothing is scripted for {request!r}"
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if isinstance(answer, Generation) else Generation(answer)
+
+    @property
+    def requests(self) -> list[str]:
+        """The user's messages that reached the decoder."""
+        return [messages[-1]["content"] for messages, _ in self.asked]
+
+    @property
+    def systems(self) -> list[str]:
+        """The system messages that reached the decoder."""
+        return [messages[0]["content"] for messages, _ in self.asked]
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write rows as JSONL."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def known_rows(times: int = 1) -> list[dict[str, Any]]:
+    """The rows that the trained adapter knows, in the short form."""
+    return [{"request": request, "target": target} for request, target in KNOWN.items()] * times
+
+
+@pytest.fixture
+def catalogue() -> Catalogue:
+    """The three customer-support tools."""
+    return load_catalogue(CATALOGUE)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch, catalogue: Catalogue) -> Iterator[ScriptedDecoder]:
+    """`Router.load` gives a router of the support catalogue with this decoder, whatever the folder; fill `answers`."""
+    decoder = ScriptedDecoder()
+    monkeypatch.setattr(Router, "load", lambda *_, **__: Router(decoder, catalogue))
+    yield decoder
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random base model of a few kilobytes."""
+    from tiny_models import make_model
+
+    return make_model(tmp_path_factory.mktemp("bases") / "base", "qwen3")
+
+
+@pytest.fixture(scope="session")
+def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter on the random base that has learnt the rows of `KNOWN` by heart. Tests must not change it."""
+    from mlx_router.config import TrainConfig
+    from mlx_router.training import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    config = TrainConfig(
+        model=str(base),
+        adapter=str(folder / "adapter"),
+        catalogue=str(CATALOGUE),
+        train=str(write_rows(folder / "train.jsonl", known_rows(times=120))),
+        valid=str(write_rows(folder / "valid.jsonl", known_rows())),
+        epochs=1,
+        learning_rate=1e-2,
+        group_by_length=False,
+        max_tokens=80,
+    )
+    return train(config, lambda event: None)
