@@ -23,8 +23,10 @@ Style: TypeAlias = Literal["signature", "json_schema"]
 HOW_TO_ANSWER = (
     'Respond with {"tool":"name","arguments":{}}. If no tool fits, respond with {"tool":"no_tool","reason":"..."}.'
 )
-# Templates that print today's date would make yesterday's prefix cache, and training, differ from today's routing.
-TEMPLATE_OPTIONS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
+# A template that prints today's date would make today's routing differ from yesterday's training.
+A_DAY = "26 Jul 2024"
+STOPPED_CLOCK = "{%- macro strftime_now(format) -%}" + A_DAY + "{%- endmacro -%}"
+TEMPLATE_OPTIONS = {"enable_thinking": False, "date_string": A_DAY}
 SLOT = "mlxrouterslot{}x"
 MAX_REQUEST_CHARACTERS = 100_000
 
@@ -153,12 +155,21 @@ class ChatFormat:
 
     @cached_property
     def _control(self) -> re.Pattern[str] | None:
-        texts = sorted((text for text in self.tokenizer.get_added_vocab() if len(text) > 1), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, texts))) if texts else None
+        """Where a control token's text begins; a look-ahead, since such texts may overlap."""
+        texts = [re.escape(text) for text in self.tokenizer.get_added_vocab() if len(text) > 1]
+        return re.compile(f"(?={'|'.join(texts)})") if texts else None
 
     @cached_property
     def _prompt_frame(self) -> list[str]:
-        return self._frame(["system", "user"], add_generation_prompt=True)
+        """The row's frame up to the answer, so that what a template puts before it (an empty think block) is prompt.
+
+        Raises `ModelError` where the template's own prompt does not begin the row so.
+        """
+        generation = self._frame(["system", "user"], add_generation_prompt=True)
+        before = self._row_frame[:3]
+        if before[:2] != generation[:2] or not before[2].startswith(generation[2]):
+            raise ModelError("the chat template's prompt is no prefix of its row; it can't be trained with")
+        return before
 
     @cached_property
     def _row_frame(self) -> list[str]:
@@ -184,8 +195,11 @@ class ChatFormat:
         return pieces
 
     def _render(self, messages: Sequence[Any], add_generation_prompt: bool) -> str:
+        template = self.tokenizer.chat_template
+        asks_the_clock = isinstance(template, str) and "strftime_now" in template
+        options = {"chat_template": STOPPED_CLOCK + template} if asks_the_clock else {}
         text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **TEMPLATE_OPTIONS
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **TEMPLATE_OPTIONS, **options
         )
         return str(text)
 

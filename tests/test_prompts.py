@@ -285,12 +285,14 @@ def test_a_template_whose_prompt_is_no_prefix_of_its_row_is_refused() -> None:
         ChatFormat(tokenizer(other)).row_tokens(messages("hello"), CALL)
 
 
-@pytest.mark.xfail(strict=True, reason="the row is learnt with what the template puts before the answer")
-def test_a_template_that_puts_words_before_the_answer_is_refused() -> None:
-    """What it adds would be learnt as a part of the answer, which the parser then refuses."""
+def test_what_a_template_puts_before_the_answer_is_prompt() -> None:
+    """If it were learnt as a part of the answer, the parser would refuse the answer."""
     ignores_the_option = THINKING.replace("enable_thinking is false", "false")
-    with pytest.raises(ModelError):
-        ChatFormat(tokenizer(ignores_the_option)).row_tokens(messages("hello"), CALL)
+    made = tokenizer(ignores_the_option)
+    row = ChatFormat(made).row_tokens(messages("hello"), CALL)
+    assert made.decode(row.tokens[: row.prompt_length]).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert row.tokens[: row.prompt_length] == ChatFormat(made).prompt_tokens(messages("hello"))
+    assert made.decode(row.tokens[row.prompt_length :]) == CALL + "<|im_end|>"
 
 
 def test_thinking_is_switched_off_in_the_prompt() -> None:
@@ -305,15 +307,13 @@ def test_the_date_that_a_template_shows_stands_still() -> None:
     assert text.startswith("26 Jul 2024<|im_start|>")
 
 
-@pytest.mark.xfail(strict=True, reason="`strftime_now` of the template is not held still")
 def test_a_template_that_asks_the_clock_gets_the_same_date() -> None:
     """As SmolLM3's does."""
     made = tokenizer("{{ strftime_now('%d %B %Y') }}" + CHATML)
     text = made.decode(ChatFormat(made).prompt_tokens(messages("hello")))
-    assert text.startswith("26 July 2024<|im_start|>")
+    assert text.startswith("26 Jul 2024<|im_start|>")
 
 
-@pytest.mark.xfail(strict=True, reason="control texts that overlap are not all cut")
 def test_tokens_that_lie_within_others_stay_text_as_well() -> None:
     made = tokenizer(CHATML, "<<|go|>", "<|go|>")
     tokens = ChatFormat(made).prompt_tokens(messages("x <<|go|> y"))
