@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from .calls import DEFAULT_MAX_TOKENS, NO_TOOL
 from .catalogue import Catalogue
@@ -121,21 +122,17 @@ def _templates(split: Split) -> Iterator[Finding]:
 
 
 def _system_texts(split: Split, limits: Limits) -> Iterator[Finding]:
-    rendered: dict[Catalogue, tuple[str, str]] = {}
+    """Rows whose own system text is not what they are trained with; none where it is kept."""
+    rendered: dict[Catalogue, list[str]] = {}
     for example in split.examples:
-        if example.system is None:
+        if example.system is None or limits.keep_system:
             continue
         if example.catalogue not in rendered:
-            styles: tuple[Style, Style] = ("signature", "json_schema")
-            rendered[example.catalogue] = (
-                system_message(example.catalogue, styles[0]),
-                system_message(example.catalogue, styles[1]),
-            )
+            rendered[example.catalogue] = [system_message(example.catalogue, style) for style in get_args(Style)]
         if example.system not in rendered[example.catalogue]:
             at = _first_difference(example.system, rendered[example.catalogue][0])
-            yield split.finding(
-                "system_text", example.where, f"differs from character {at + 1} on: {excerpt(example.system[at:])}"
-            )
+            shown = excerpt(example.system[max(0, at - 20) :])
+            yield split.finding("system_text", example.where, f"differs from character {at + 1} on: {shown}")
 
 
 def _first_difference(one: str, other: str) -> int:

@@ -94,7 +94,7 @@ def sample_arguments(tool: Tool, rng: Random) -> dict[str, Sample]:
 def words(name: str) -> list[str]:
     """The words of an identifier: "order_id", "orderId" and "OrderID" are all order, id."""
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
-    return [word.casefold() if not word.isupper() or len(word) > 4 else word for word in re.findall(r"[^\W_]+", parted)]
+    return [word.lower() if not word.isupper() or len(word) > 4 else word for word in re.findall(r"[^\W_]+", parted)]
 
 
 def label(name: str) -> str:

@@ -13,7 +13,7 @@ from .catalogue import Catalogue, Tool
 from .data import Example
 from .duplicates import fold
 from .patterns import NoSample
-from .samples import sample_arguments, words
+from .samples import label, sample_arguments
 from .wording import CALLS, ELSEWHERE, GREETINGS, OTHER_VERBS, QUESTIONS, QUESTIONS_ABOUT, REFUSED, phrases, say, thing
 
 ROWS_PER_TOOL = 20
@@ -147,7 +147,7 @@ def _greeting(catalogue: Catalogue, tools: Sequence[Tool]) -> Draw:
 def _elsewhere(catalogue: Catalogue, tools: Sequence[Tool]) -> Draw:
     """Requests from other walks of life that share no word of weight with the catalogue."""
     known = _vocabulary(catalogue)
-    foreign = [text for text in ELSEWHERE if not known & {word for word in fold(text).split() if len(word) > 3}]
+    foreign = [text for text in ELSEWHERE if not known & {word for word in _stems(text) if len(word) > 3}]
 
     def draw(rng: Random) -> Example | None:
         return _refusal(rng.choice(foreign), "out_of_scope", "out_of_scope", catalogue) if foreign else None
@@ -158,7 +158,7 @@ def _elsewhere(catalogue: Catalogue, tools: Sequence[Tool]) -> Draw:
 def _near_miss(catalogue: Catalogue, tools: Sequence[Tool]) -> Draw:
     """Requests about the tools' own things that no tool does."""
     known = _vocabulary(catalogue)
-    verbs = [verb for verb in OTHER_VERBS if verb.split()[0] not in known]
+    verbs = [verb for verb in OTHER_VERBS if not _stems(verb) & known]
     things = [found for tool in catalogue if (found := thing(tool))]
 
     def draw(rng: Random) -> Example | None:
@@ -172,5 +172,9 @@ def _near_miss(catalogue: Catalogue, tools: Sequence[Tool]) -> Draw:
 
 
 def _vocabulary(catalogue: Catalogue) -> set[str]:
-    texts = [f"{' '.join(words(tool.name))} {tool.description}" for tool in catalogue]
-    return {word for text in texts for word in fold(text).split()}
+    return _stems(" ".join(f"{label(tool.name)} {tool.description}" for tool in catalogue))
+
+
+def _stems(text: str) -> set[str]:
+    """A text's words, the plural's s taken off."""
+    return {word.removesuffix("s") for word in fold(text).split()}
