@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,6 +13,9 @@ from .errors import ConfigError
 
 # Fields that name files; in a recipe file they are relative to the file, on the command line to the working directory.
 PATHS = ("adapter", "catalogue", "train", "valid", "test")
+
+
+Positive: TypeAlias = Annotated[int, Field(ge=1)]
 
 
 class TrainConfig(BaseModel):
@@ -30,7 +33,7 @@ class TrainConfig(BaseModel):
 
     prompt_style: Literal["signature", "json_schema"] = Field("signature", description="how the catalogue is shown")
     keep_system: bool = Field(False, description="use the rows' own system text instead of rendering the catalogue")
-    max_seq_length: int | Literal["auto"] = Field("auto", description="longest row in tokens; auto: whatever fits")
+    max_seq_length: Positive | Literal["auto"] = Field("auto", description="longest row in tokens; auto: whatever fits")
     max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=8, description="longest answer in tokens, in training and routing")
 
     train_on: list[str] | str = Field("all_linear", description="layers that get LoRA: names, or `all_linear`")
@@ -41,7 +44,7 @@ class TrainConfig(BaseModel):
 
     batch_size: int = Field(8, ge=1, description="rows a micro-batch")
     gradient_accumulation_steps: int = Field(1, ge=1, description="micro-batches an optimizer update")
-    epochs: int = Field(3, ge=1, description="passes over the training rows")
+    epochs: Positive | Literal["auto"] = Field("auto", description="passes over the rows; auto: 2 to 20, for 600 updates")
     max_updates: int | None = Field(None, ge=1, description="stop after this many optimizer updates")
     learning_rate: float = Field(1.5e-3, gt=0, description="peak learning rate")
     lr_schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="after the warm-up")
@@ -96,18 +99,26 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
     try:
         config = TrainConfig.model_validate({name: value for name, value in values.items() if name not in unknown})
     except ValidationError as error:
-        problems += [_problem(detail) for detail in error.errors()]
+        problems += _problems(error)
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ConfigError(f"{path or 'the recipe'} has {len(problems)} problem(s):\n{lines}")
     return config
 
 
-def _problem(detail: Any) -> str:
-    name = ".".join(map(str, detail["loc"][:1])) or "recipe"
-    if detail["type"] == "missing":
-        return f"{name} is missing: {TrainConfig.model_fields[name].description}"
-    return f"{name}: {detail['msg']} (got {detail['input']!r})"
+def _problems(error: ValidationError) -> list[str]:
+    """One line a field; a field that may be of several kinds has an error of each."""
+    found: dict[str, list[Any]] = {}
+    for detail in error.errors():
+        found.setdefault(str(detail["loc"][0]), []).append(detail)
+    lines = []
+    for name, details in found.items():
+        if details[0]["type"] == "missing":
+            lines.append(f"{name} is missing: {TrainConfig.model_fields[name].description}")
+        else:
+            wanted = ", or ".join(dict.fromkeys(detail["msg"] for detail in details))
+            lines.append(f"{name}: {wanted} (got {details[0]['input']!r})")
+    return lines
 
 
 def _read(path: Path) -> dict[str, Any]:

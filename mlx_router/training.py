@@ -33,6 +33,9 @@ from .loss import answer_loss, arrays, mean_loss, shared_prefix_problem  # isort
 
 CHECKPOINTS = "checkpoints"
 CHECK_ROWS = 2
+# What `epochs: auto` aims at: small data are seen more often, large ones at least twice.
+AUTO_UPDATES = 600
+AUTO_EPOCHS = (2, 20)
 
 Event: TypeAlias = dict[str, Any]
 Report: TypeAlias = Callable[[Event], None]
@@ -56,8 +59,15 @@ class Run:
     @property
     def updates(self) -> int:
         """Optimizer updates of the whole run."""
-        wanted = self.plan.updates_per_epoch * self.config.epochs
+        wanted = self.plan.updates_per_epoch * self.epochs
         return min(wanted, self.config.max_updates or wanted)
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training rows."""
+        if self.config.epochs != "auto":
+            return self.config.epochs
+        return min(max(round(AUTO_UPDATES / self.plan.updates_per_epoch), AUTO_EPOCHS[0]), AUTO_EPOCHS[1])
 
 
 def train(config: TrainConfig, report: Report, *, overwrite: bool = False) -> Path:
@@ -226,7 +236,7 @@ class _Watch(TrainingCallback):  # type: ignore[misc]
 
     def micro_batches(self) -> Iterator[tuple[mx.array, ...]]:
         """The plan's batches as the loss takes them, epoch after epoch."""
-        for epoch in range(self.run.config.epochs):
+        for epoch in range(self.run.epochs):
             for group in self.run.plan.epoch(epoch):
                 weight = len(group) / sum(batch.answer_tokens for batch in group)
                 for batch in group:
@@ -302,7 +312,7 @@ def _fit(run: Run) -> "_Watch":
             "rows": len(run.plan),
             "tools": len(run.catalogue),
             "updates": run.updates,
-            "epochs": config.epochs,
+            "epochs": run.epochs,
             "trainable_parameters": trainable,
             "parameters": parameters,
             "dtype": run.model.dtype,
@@ -360,7 +370,7 @@ def _finish(run: Run, watch: "_Watch") -> None:
             system=run.system,
             max_tokens=run.config.max_tokens,
             dtype=run.model.dtype,
-            config=run.config.model_dump(),
+            config={**run.config.model_dump(), "epochs": run.epochs},
             data=run.data,
             versions={"python": found.python, **found.versions},
             metrics=metrics,
