@@ -88,14 +88,13 @@ class Router:
         """
         text = clean_request(request)
         chosen = self.catalogue if catalogue is None else catalogue
-        own_text = self.system if chosen.hash == self._trained_on else None
-        return self._decide(text, own_text or system_message(chosen, self.style), chosen)
+        return self._decide(text, self._system(chosen), chosen)
 
     def route_example(self, example: "Example") -> Decision:
         """The decision for an example's request, against the example's own catalogue."""
         keep = self.manifest is not None and self.manifest.keep_system
-        system, _ = example.messages(self.style, keep_system=keep)
-        return self._decide(example.request, system["content"], example.catalogue)
+        system = example.system if keep else None
+        return self._decide(example.request, system or self._system(example.catalogue), example.catalogue)
 
     def route_many(
         self, requests: Iterable[str | bytes], *, progress: Callable[[int], None] | None = None
@@ -107,6 +106,11 @@ class Router:
             if progress is not None:
                 progress(number)
         return decisions
+
+    def _system(self, catalogue: Catalogue) -> str:
+        """The text that the adapter was trained on, if it is about this catalogue; else the catalogue rendered."""
+        own_text = self.system if catalogue.hash == self._trained_on else None
+        return own_text or system_message(catalogue, self.style)
 
     def _decide(self, request: str, system: str, catalogue: Catalogue) -> Decision:
         generation = self.decoder.decode(conversation(system, request), self.max_tokens)
