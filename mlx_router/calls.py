@@ -62,6 +62,7 @@ class Failure(StrEnum):
     BAD_ARGUMENT = "bad_argument"
     NO_REASON = "no_reason"
     TRUNCATED = "truncated"
+    REFUSED = "request_refused"
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class TrainConfig(BaseModel):
 
     batch_size: int = Field(8, ge=1, description="rows a micro-batch")
     gradient_accumulation_steps: int = Field(1, ge=1, description="micro-batches an optimizer update")
-    epochs: Positive | Literal["auto"] = Field("auto", description="passes over the rows; auto: 2 to 20, for 600 updates")
+    epochs: Positive | Literal["auto"] = Field("auto", description="passes over the rows; auto: 2–20, for 600 updates")
     max_updates: int | None = Field(None, ge=1, description="stop after this many optimizer updates")
     learning_rate: float = Field(1.5e-3, gt=0, description="peak learning rate")
     lr_schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="after the warm-up")

@@ -11,7 +11,7 @@ from .calls import Decision, Failure, Outcome, ParseFailure
 from .catalogue import Catalogue
 from .data import SHOWN_ERRORS, Example, Reader
 from .data import rows as raw_rows
-from .errors import CatalogueError, DataError
+from .errors import CatalogueError, DataError, RequestError
 from .metrics import (
     Metrics,
     Row,
@@ -56,11 +56,18 @@ class Scored:
 def evaluate(
     router: Router, examples: Sequence[Example], progress: Callable[[int], None] | None = None
 ) -> list[Scored]:
-    """Route every example against its own catalogue; `progress` is called with the number done."""
+    """Route every example against its own catalogue; `progress` is called with the number done.
+
+    A request that the router refuses, one too long for the model, counts as a parse failure.
+    """
     scored = []
     for number, example in enumerate(examples, start=1):
-        decision = router.route_example(example)
-        scored.append(Scored(example, decision.raw, decision.outcome, _latency(decision)))
+        try:
+            decision = router.route_example(example)
+        except RequestError as error:
+            scored.append(Scored(example, "", ParseFailure(Failure.REFUSED, error.message)))
+        else:
+            scored.append(Scored(example, decision.raw, decision.outcome, _latency(decision)))
         if progress is not None:
             progress(number)
     return scored
