@@ -25,7 +25,6 @@ KINDS: Final[dict[str, tuple[Level, str]]] = {
     "tool_without_rows": ("warning", "tools without rows"),
     "value_not_in_request": ("warning", "values that are not in the request letter for letter"),
     "leading_because": ("warning", "values that begin with because, since or as"),
-    "default_written_out": ("warning", "defaults written out"),
     "two_spellings": ("warning", "one value in two spellings"),
     "unknown_reason": ("warning", "reasons without a known code"),
     "unnamed_parameter": ("warning", "reasons that should name a parameter"),
@@ -36,6 +35,7 @@ KINDS: Final[dict[str, tuple[Level, str]]] = {
     "leak_other_catalogue": ("warning", "the same request in two splits, with another catalogue"),
     "near_leak": ("warning", "nearly the same request in two splits"),
     "duplicate": ("warning", "the same row twice in a split"),
+    "default_written_out": ("note", "defaults that may be written out without being asked for"),
     "near_duplicate": ("note", "nearly the same request twice in a split"),
     "template": ("note", "rows filled in from templates"),
 }

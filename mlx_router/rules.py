@@ -50,8 +50,14 @@ def breaches(example: Example) -> Iterator[Breach]:
     for target, prefix in [(example.target, ""), *((other, "alternative: ") for other in example.alternatives)]:
         found = _call_breaches if isinstance(target, ToolCall) else _no_tool_breaches
         yield from (Breach(breach.code, prefix + breach.message) for breach in found(target, example))
-    if any(same_decision(other, example.target) for other in example.alternatives):
+    if any(_same(other, example.target) for other in example.alternatives):
         yield Breach("idle_alternative", "an alternative is the same decision as the target")
+
+
+def _same(one: Target, other: Target) -> bool:
+    """Whether two targets say the same, reasons included."""
+    reasons = [target.reason if isinstance(target, NoTool) else None for target in (one, other)]
+    return same_decision(one, other) and reasons[0] == reasons[1]
 
 
 def invented(example: Example) -> Iterator[Text]:

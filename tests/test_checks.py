@@ -325,3 +325,10 @@ def test_what_can_not_run(tmp_path: Path) -> None:
 
 def test_rendering_needs_no_findings(tmp_path: Path) -> None:
     assert render(report(tmp_path, train=CLEAN)).endswith("\n\n0 errors, 0 warnings and 0 notes")
+
+
+def test_the_manual_lists_every_kind_of_finding() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    for code, (level, _) in KINDS.items():
+        assert any(row.startswith(f"| {level} |") and f"`{code}`" in row for row in rows), code

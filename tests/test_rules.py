@@ -131,3 +131,6 @@ def test_alternatives_are_held_to_the_same_rules() -> None:
         ("value_not_in_request", "alternative: name 'Bo' is not in the request"),
         ("idle_alternative", "an alternative is the same decision as the target"),
     ]
+    # Another reason for the same refusal is no idle alternative: codes are compared apart.
+    assert codes("hi", NoTool(reason="chitchat"), NoTool(reason="out_of_scope")) == []
+    assert codes("hi", NoTool(reason="chitchat"), NoTool(reason="chitchat")) == ["idle_alternative"]
