@@ -68,8 +68,12 @@ def token_rows(
     keep_system: bool,
     max_seq_length: int | None,
     max_tokens: int,
+    context_length: int | None = None,
 ) -> list[TokenRow]:
-    """Examples as tokens. Raises `TrainingError` naming every row whose answer would be cut or can't be learnt."""
+    """Examples as tokens. Raises `TrainingError` naming every row whose answer would be cut or can't be learnt.
+
+    A row has to leave room for `max_tokens` in `context_length`, as routing asks for.
+    """
     prefixes: dict[str, list[int]] = {}
     rows: list[TokenRow] = []
     problems: list[str] = []
@@ -83,7 +87,7 @@ def token_rows(
         except ModelError as error:
             problems.append(f"{example.where}: {error.message}")
             continue
-        problem = _problem(tokens, max_seq_length, max_tokens)
+        problem = _problem(tokens, max_seq_length, max_tokens, context_length)
         if problem:
             problems.append(f"{example.where}: {problem}")
             continue
@@ -98,7 +102,9 @@ def token_rows(
     return rows
 
 
-def _problem(tokens: RowTokens, max_seq_length: int | None, max_tokens: int) -> str | None:
+def _problem(
+    tokens: RowTokens, max_seq_length: int | None, max_tokens: int, context_length: int | None
+) -> str | None:
     answer = len(tokens.tokens) - tokens.prompt_length
     if answer < 1:
         return "the loss mask has no token: there is no answer to learn"
@@ -106,6 +112,11 @@ def _problem(tokens: RowTokens, max_seq_length: int | None, max_tokens: int) -> 
         return f"the answer has {answer} tokens; routing stops at max_tokens = {max_tokens}"
     if max_seq_length is not None and len(tokens.tokens) > max_seq_length:
         return f"the row has {len(tokens.tokens)} tokens and would be cut at {max_seq_length}, where the answer is"
+    if context_length is not None and tokens.prompt_length + max_tokens > context_length:
+        return (
+            f"the prompt has {tokens.prompt_length} tokens and the answer may have {max_tokens}; "
+            f"the model's context is {context_length}"
+        )
     return None
 
 

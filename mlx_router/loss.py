@@ -93,8 +93,10 @@ def shared_prefix_problem(network: Any, batch: Batch) -> str | None:
     value_and_grad = nn.value_and_grad(network, answer_loss)
     try:
         (one, _), shared = value_and_grad(network, *arrays(batch, 1.0 / batch.answer_tokens))
+        # One after the other, so that only one graph is in memory.
+        mx.eval(one, shared)
         (other, _), plain = value_and_grad(network, *arrays(whole, 1.0 / batch.answer_tokens))
-        mx.eval(one, other, shared, plain)
+        mx.eval(other, plain)
     except (ValueError, TypeError, AttributeError, IndexError) as error:
         return f"this architecture's layers do not take it ({error})"
     finally:

@@ -162,6 +162,9 @@ def add_lora(
     """Freeze the base, put LoRA layers on it, and return the adapter configuration that mlx-lm reads."""
     network = model.network
     count = len(network.layers) if layers < 0 else min(layers, len(network.layers))
+    if count == 0:
+        # mlx-lm would take 0 for all of them.
+        raise ModelError("nothing would be trained: num_layers is 0", hint="-1 stands for all layers")
     parameters = {"rank": rank, "scale": scale, "dropout": dropout, "keys": lora_keys(network, train_on)}
     network.freeze()
     linear_to_lora_layers(network, count, parameters)
