@@ -22,7 +22,7 @@ from .errors import CatalogueError
 
 Schema: TypeAlias = dict[str, Any]
 
-NAME = re.compile(r"[^\W\d][\w./:-]{0,127}")
+NAME = re.compile(r"\w[\w./:-]{0,127}")
 SUBSCHEMAS = ("items", "additionalProperties", "contains", "propertyNames", "not", "if", "then", "else")
 SUBSCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 SUBSCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
@@ -366,7 +366,7 @@ def tool_problems(tool: Tool) -> list[Problem]:
     if tool.name == NO_TOOL:
         found.append(Problem("error", where, "this name means that no tool is called; rename the tool"))
     elif not NAME.fullmatch(tool.name):
-        allowed = "a letter or _ first, then letters, digits, _ . / : -, at most 128"
+        allowed = "a letter, digit or _ first, then also . / : -, at most 128"
         found.append(Problem("error", where, f"not a usable name ({allowed})"))
     if not tool.description.strip():
         found.append(Problem("warning", where, "has no description; the model chooses tools by their descriptions"))
