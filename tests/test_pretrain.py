@@ -15,7 +15,9 @@ from mlx_router.parsing import parse
 from mlx_router.prompts import assistant_text, system_message
 from mlx_router.tiny.pretrain import lexicon
 from mlx_router.tiny.pretrain.generator import Episode, SyntheticEpisodes
+from mlx_router.tiny.pretrain.requests import Voice, call_request, idle_request, impossible_request, partial_request
 from mlx_router.tiny.pretrain.sources import LEFT_OUT, command_of, load_set, load_sets, mixture
+from mlx_router.tiny.pretrain.tools import Naming, make_tool
 from mlx_router.tiny.pretrain.values import Words, number_words
 
 BASE = Path(lexicon.__file__).resolve().parents[1]
@@ -42,6 +44,18 @@ def every_turn(episodes: list[Episode]) -> list[tuple[Catalogue, str, Any]]:
 def test_every_target_parses_against_its_catalogue(held: bool) -> None:
     for catalogue, request, target in every_turn(synthetic(1, held_things=held, held_phrases=held)):
         assert parse(assistant_text(target, catalogue), catalogue) == target, request
+
+
+@pytest.mark.parametrize("verb", lexicon.VERBS, ids=lambda verb: verb.lemma)
+def test_every_sort_of_request_can_be_written_for_every_verb(verb: lexicon.Verb) -> None:
+    rng = random.Random(verb.lemma)
+    for held in (False, True):
+        voice = Voice(rng, Words(), held)
+        for _ in range(30):
+            made = make_tool(rng, verb, "light", Naming.draw(rng), Words())
+            texts = [call_request(voice, made, lone=True)[0], idle_request(voice, made)]
+            texts += [found[0] for found in (partial_request(voice, made), impossible_request(voice, made)) if found]
+            assert all(text.strip() and not re.search(r"[{}\x02\x03]|SWITCH", text) for text in texts), texts
 
 
 def test_free_text_values_stand_in_the_request_letter_for_letter() -> None:

@@ -422,9 +422,8 @@ def impossible_request(voice: Voice, tool: SyntheticTool) -> tuple[str, str] | N
             continue
         said, parameter = found
         form = "{a} {v}" if slot.kind == "enum" else "to {v}"
-        others = [
-            slot_phrase(voice, other, tool.thing).text for other in tool.slots if other is not slot and other.required
-        ]
+        rest = [other for other in tool.slots if other is not slot and other.required and other.kind != "switch"]
+        others = [slot_phrase(voice, other, tool.thing).text for other in rest]
         parts = [form.replace("{a}", parameter.spoken).replace("{v}", mark(said)), *others]
         noun = noun_phrase(voice, tool.verb, tool.thing)
         text = action(voice, tool, noun, command=False) + " " + " ".join(parts).replace("{n}", tool.thing)
