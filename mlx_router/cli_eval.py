@@ -71,6 +71,8 @@ def eval_(
       mlx-router eval adapters/support --data test.jsonl --min-tool-name-accuracy 0.95 --max-wrong-call-rate 0.02
       mlx-router eval --predictions outputs.jsonl --catalogue tools.json --json
     """
+    if out is not None and not Path(out).parent.is_dir():
+        raise UsageError(f"there is no folder {Path(out).parent} to write predictions to")
     if predictions is not None:
         if folder or data:
             raise UsageError("--predictions takes no adapter and no --data", hint="the outputs are already there")
@@ -84,7 +86,7 @@ def eval_(
         write_predictions(scored, Path(out))
     missed = _missed(evaluation, gates)
     if as_json:
-        click.echo(json.dumps({**evaluation.to_json(), "gates_missed": missed}, ensure_ascii=False, indent=2))
+        click.echo(_json({**evaluation.to_json(), "gates_missed": missed}))
     else:
         click.echo(render_evaluation(evaluation, failures=failures))
     for line in missed:
@@ -101,6 +103,12 @@ def _run(folder: str, data: str, catalogue: str | None, base: str | None, limit:
     examples = read(data, load_catalogue(catalogue) if catalogue else router.catalogue)[:limit]
     with _progress(len(examples)) as progress:
         return evaluate(router, examples, progress)
+
+
+def _json(value: dict[str, Any]) -> str:
+    """JSON in UTF-8; half a character, which an output of somebody's may hold, as an escape."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from typing import Any
 
 from .calls import Decision, Failure, Outcome, ParseFailure
 from .catalogue import Catalogue
-from .data import SHOWN_ERRORS, Example, Reader
+from .data import SHOWN_ERRORS, Example, Reader, RowError
 from .data import rows as raw_rows
-from .errors import CatalogueError, DataError, RequestError
+from .errors import DataError, RequestError, RouterError
 from .metrics import (
     Metrics,
     Row,
@@ -25,6 +25,8 @@ from .metrics import (
 )
 from .parsing import parse
 from .router import Router
+
+NOT_GIVEN = "(not given)"
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,11 @@ class Scored:
             found["alternatives"] = [_plain(target) for target in example.alternatives]
         if example.kind is not None:
             found["kind"] = example.kind
+        if example.template:
+            found["template"] = True
         found["tools"] = example.catalogue.to_json()["tools"]
-        return {**found, "output": self.output, "finished": not _truncated(self.outcome)}
+        found |= {"output": self.output, "finished": not _failed(self.outcome, Failure.TRUNCATED)}
+        return found | {"refused": True} if _failed(self.outcome, Failure.REFUSED) else found
 
 
 def evaluate(
@@ -74,23 +79,20 @@ def evaluate(
 
 
 def read_predictions(path: Path, default: Catalogue | None = None) -> list[Scored]:
-    """Anybody's outputs: one `{"request", "target", "alternatives"?, "tools"?, "output"}` a line.
+    """Anybody's outputs: one `{"request"?, "target", "alternatives"?, "tools"?, "output"}` a line.
 
     A row's catalogue is its `tools` or `catalogue`, else `default`. Raises `DataError` naming the rows at fault.
     """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist")
     reader = Reader(path.parent, default)
     scored: list[Scored] = []
     problems: list[str] = []
     for where, row in raw_rows(path):
-        if not isinstance(row, dict) or not isinstance(row.get("output"), str):
-            problems.append(f"{where}: a prediction needs an output that is text")
-            continue
         try:
-            example = reader.example(row, where)
-        except (DataError, CatalogueError) as error:
+            scored.append(_read_prediction(reader, row, where))
+        except RouterError as error:
             problems.append(f"{where}: {error.message}")
-            continue
-        scored.append(Scored(example, row["output"], _parsed(row, example.catalogue)))
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems[:SHOWN_ERRORS])
         raise DataError(f"{len(problems)} prediction(s) can't be scored:\n{lines}")
@@ -99,10 +101,22 @@ def read_predictions(path: Path, default: Catalogue | None = None) -> list[Score
     return scored
 
 
+def _read_prediction(reader: Reader, row: object, where: str) -> Scored:
+    if isinstance(row, RowError):
+        raise DataError(row.message)
+    if not isinstance(row, dict) or not isinstance(row.get("output"), str):
+        raise DataError("a prediction needs an output that is text")
+    # Only outputs and targets are compared, so whoever has no right to pass requests on can leave them out.
+    known = row if "messages" in row else {"request": NOT_GIVEN, **row}
+    example = reader.example(known, where)
+    return Scored(example, row["output"], _parsed(row, example.catalogue))
+
+
 def write_predictions(scored: Sequence[Scored], path: Path) -> None:
     """Write predictions as JSONL; the file appears whole or not at all."""
     aside = path.with_name(path.name + ".part")
-    with aside.open("w", encoding="utf-8") as file:
+    # An output of somebody's may hold half a character, which JSON can only hold as an escape.
+    with aside.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for one in scored:
             file.write(json.dumps(one.prediction(), ensure_ascii=False) + "\n")
     aside.replace(path)
@@ -145,8 +159,9 @@ class Evaluation:
         times = [one.latency_ms for one in self.scored if one.latency_ms is not None]
         if not times:
             return {"p50": None, "p95": None}
-        ordered = sorted(times)
-        return {"p50": statistics.median(ordered), "p95": ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]}
+        # The nearest rank: the least time that 95 % of the decisions did not exceed.
+        nearest = -(-95 * len(times) // 100)
+        return {"p50": statistics.median(times), "p95": sorted(times)[nearest - 1]}
 
     def to_json(self) -> dict[str, Any]:
         """Everything as one JSON object."""
@@ -188,11 +203,13 @@ def _failure(one: Scored) -> dict[str, Any]:
 def _parsed(row: dict[str, Any], catalogue: Catalogue) -> Outcome:
     if row.get("finished") is False:
         return ParseFailure(Failure.TRUNCATED, "the answer had not ended at max_tokens")
+    if row.get("refused") is True:
+        return ParseFailure(Failure.REFUSED, "the request was not routed")
     return parse(row["output"], catalogue)
 
 
-def _truncated(outcome: Outcome) -> bool:
-    return isinstance(outcome, ParseFailure) and outcome.reason is Failure.TRUNCATED
+def _failed(outcome: Outcome, reason: Failure) -> bool:
+    return isinstance(outcome, ParseFailure) and outcome.reason is reason
 
 
 def _plain(target: Any) -> dict[str, Any]:
