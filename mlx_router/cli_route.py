@@ -63,7 +63,8 @@ def _requests(text: str) -> Iterator[tuple[int | None, str | bytes]]:
 def _shown(decision: Decision) -> str:
     """The decision as the model was asked to write it; the parser's reason for one that is not valid."""
     from .prompts import assistant_text
+    from .rendering import one_line
 
     if isinstance(decision.outcome, ParseFailure):
-        return f"invalid output ({decision.outcome.reason}): {decision.raw}"
+        return f"invalid output ({decision.outcome.reason}): {one_line(decision.raw)}"
     return assistant_text(decision.outcome)

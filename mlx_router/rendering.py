@@ -23,6 +23,13 @@ def rate(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def one_line(text: str) -> str:
+    """Text whose line breaks and control characters are escaped, so that it can't break a line or steer a terminal."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
 def render_evaluation(evaluation: Evaluation, *, failures: int = 10) -> str:
     """The four metrics first, then their company, tools, confusions, and failures one by one."""
     parts = [_metrics(evaluation), _latency(evaluation), _tools(evaluation), _confusions(evaluation)]
@@ -84,12 +91,15 @@ def _failures(failures: list[Scored], shown: int) -> str:
     ordered = sorted(failures, key=_severity)[:shown]
     lines = [f"{len(failures)} failures; the worst {len(ordered)}:"]
     for one in ordered:
-        lines += ["", f"  request  {one.example.request}", f"  gold     {assistant_text(one.example.target)}"]
-        lines += [f"  output   {one.output}{_remark(one)}"]
+        lines += ["", f"  request  {one_line(one.example.request)}"]
+        lines += [f"  gold     {one_line(assistant_text(one.example.target))}"]
+        lines += [f"  output   {one_line(one.output)}{_remark(one)}"]
     return "\n".join(lines)
 
 
 def _severity(one: Scored) -> int:
+    if one.row.right_or_alternative:
+        return 4
     if isinstance(one.outcome, ParseFailure):
         return 3
     if one.outcome.tool == NO_TOOL:
