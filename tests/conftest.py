@@ -1,16 +1,18 @@
-"""What tests share: a decoder that says what it was told, the support catalogue, and a trained adapter of kilobytes.
-
-`from conftest import ScriptedDecoder` gives the decoder; everything else is a fixture.
+"""What tests share: a decoder that says what it was told, the support catalogue, a trained adapter of kilobytes, and
+the command line in this process.
 """
 
+import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
-from mlx_router.calls import Generation, Message
+from mlx_router.calls import Draft, Generation, Message
 from mlx_router.catalogue import Catalogue
 from mlx_router.interop import load_catalogue
 from mlx_router.router import Router
@@ -45,7 +47,7 @@ class ScriptedDecoder:
         self.otherwise = otherwise
         self.asked: list[tuple[tuple[Message, ...], int]] = []
 
-    def decode(self, messages: Sequence[Message], max_tokens: int) -> Generation:
+    def decode(self, messages: Sequence[Message], max_tokens: int, *, draft: Draft | None = None) -> Generation:
         """The scripted answer to the last message."""
         self.asked.append((tuple(messages), max_tokens))
         request = messages[-1]["content"]
@@ -66,6 +68,28 @@ class ScriptedDecoder:
         return [messages[0]["content"] for messages, _ in self.asked]
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What a command left: its exit code, stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON document that is all of stdout."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        """The JSON documents of stdout, one a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Run: TypeAlias = Callable[..., Ran]
+
+
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write rows as JSONL."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
@@ -84,11 +108,28 @@ def catalogue() -> Catalogue:
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch, catalogue: Catalogue) -> Iterator[ScriptedDecoder]:
+def scripted(monkeypatch: pytest.MonkeyPatch, catalogue: Catalogue) -> ScriptedDecoder:
     """`Router.load` gives a router of the support catalogue with this decoder, whatever the folder; fill `answers`."""
     decoder = ScriptedDecoder()
     monkeypatch.setattr(Router, "load", lambda *_, **__: Router(decoder, catalogue))
-    yield decoder
+    return decoder
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `mlx-router` in this process: `run("route", "adapter", "Hi!", stdin=b"…")`."""
+    from mlx_router.cli import main
+
+    def command(*arguments: object, stdin: bytes = b"") -> Ran:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["mlx-router", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return Ran(int(stop.value.code or 0), captured.out, captured.err)
+
+    return command
 
 
 @pytest.fixture(scope="session")
