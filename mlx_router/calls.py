@@ -9,6 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 NO_TOOL: Final = "no_tool"
 DEFAULT_MAX_TOKENS = 128
+# Codes of the reasons that our data give; any other reason is as valid.
+REASON_CODES = (
+    *("out_of_scope", "no_matching_tool", "chitchat"),
+    *("no_action_requested", "missing_information", "invalid_parameter"),
+)
 
 
 class ToolCall(BaseModel):
@@ -106,14 +111,19 @@ class Generation:
     timings: Timings | None = None
 
 
+# Text that the answer may go on with, given the answer so far; "" for no guess.
+Draft: TypeAlias = Callable[[str], str]
+
+
 class Decoder(Protocol):
     """Turns messages into the model's greedy answer.
 
-    `messages` are system and user, in this order; the answer ends before the end-of-turn token. Raises `RequestError`
-    for a prompt longer than the model's context.
+    `messages` are system and user, in this order; the answer ends before the end-of-turn token. `draft` guesses how
+    an answer goes on: it may make decoding faster, and must not change the answer. Raises `RequestError` for a prompt
+    longer than the model's context.
     """
 
-    def decode(self, messages: Sequence[Message], max_tokens: int) -> Generation: ...
+    def decode(self, messages: Sequence[Message], max_tokens: int, *, draft: Draft | None = None) -> Generation: ...
 
 
 @dataclass(frozen=True, slots=True)

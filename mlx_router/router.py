@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .calls import DEFAULT_MAX_TOKENS, Decision, Decoder, Failure, Generation, Outcome, ParseFailure, ToolCall
 from .catalogue import Catalogue
+from .drafts import Drafter
 from .manifest import Manifest, read_manifest
 from .parsing import parse
 from .prompts import Style, clean_request, conversation, system_message
@@ -113,7 +114,8 @@ class Router:
         return own_text or system_message(catalogue, self.style)
 
     def _decide(self, request: str, system: str, catalogue: Catalogue) -> Decision:
-        generation = self.decoder.decode(conversation(system, request), self.max_tokens)
+        draft = Drafter(catalogue, request).continuation
+        generation = self.decoder.decode(conversation(system, request), self.max_tokens, draft=draft)
         outcome = read_outcome(generation, catalogue)
         if isinstance(outcome, ParseFailure):
             self._log(request, generation.text, outcome)

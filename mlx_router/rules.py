@@ -8,16 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .calls import NoTool, Target, ToolCall
+from .calls import REASON_CODES, NoTool, Target, ToolCall
 from .catalogue import Catalogue, Schema, Tool
 from .data import Example
 from .duplicates import fold
 from .metrics import json_equal, same_decision
 
-REASON_CODES = (
-    *("out_of_scope", "no_matching_tool", "chitchat"),
-    *("no_action_requested", "missing_information", "invalid_parameter"),
-)
 # Codes after which the names of parameters follow.
 NAMING_CODES = ("missing_information", "invalid_parameter")
 # Not "As Tears Go By": a title begins with two capitals.

@@ -234,3 +234,40 @@ def test_a_users_control_tokens_do_not_end_the_turn(trained: Model, catalogue: C
     decoder.decode(conversation(system, attack), 4)
     # The kept prefix is not spoilt for the next request.
     assert decoder.decode(conversation(system, "Hi!"), 80).text == '{"tool":"no_tool","reason":"chitchat"}'
+
+
+def said(decoder: GreedyDecoder, messages: Any, max_tokens: int, draft: Any = None) -> tuple[str, bool]:
+    """Text and whether it ended; not the timings."""
+    generation = decoder.decode(messages, max_tokens, draft=draft)
+    return generation.text, generation.finished
+
+
+@pytest.mark.parametrize("max_tokens", [1, 7, 20])
+def test_guesses_never_change_an_answer(model: Model, catalogue: Catalogue, max_tokens: int) -> None:
+    plain = GreedyDecoder(model, draft_length=0)
+    for request in REQUESTS:
+        messages = conversation(system_message(catalogue), request)
+        wanted = said(plain, messages, max_tokens)
+        guesses = {
+            "right": lambda answer, wanted=wanted: wanted[0][len(answer) :],
+            "right at first": lambda answer, wanted=wanted: wanted[0][len(answer) : len(answer) + 5] + "no, wrong",
+            "wrong": lambda answer: "something else altogether",
+            "the end": lambda answer: "<|im_end|><end_of_turn>",
+            "none": lambda answer: "",
+        }
+        for length in (1, 16):
+            drafting = GreedyDecoder(model, draft_length=length)
+            for name, guess in guesses.items():
+                assert said(drafting, messages, max_tokens, guess) == wanted, (request, name, length)
+
+
+def test_right_guesses_save_passes(trained: Model, catalogue: Catalogue) -> None:
+    messages = conversation(system_message(catalogue), next(iter(KNOWN)))
+    plain = GreedyDecoder(trained, draft_length=0).decode(messages, 40)
+    drafted = GreedyDecoder(trained, draft_length=16).decode(
+        messages, 40, draft=lambda answer: plain.text[len(answer) :]
+    )
+    assert plain.timings is not None and drafted.timings is not None
+    assert drafted.text == plain.text
+    assert drafted.timings.output_tokens == plain.timings.output_tokens
+    assert drafted.timings.forward_passes < plain.timings.forward_passes / 3

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "mlx_router"
 FLOORS = (
     *("errors", "calls", "catalogue", "signature", "docstrings", "declared", "interop", "parsing", "prompts"),
     *("data", "formats", "config", "tables"),
-    *("machine", "blas", "runtime", "doctor", "manifest", "model", "grammar", "decoder", "loading", "fusing", "router"),
+    *("machine", "blas", "runtime", "doctor", "manifest", "model", "drafts", "decoder", "loading", "fusing", "router"),
     *("metrics", "evaluation", "calibration", "rendering"),
     *("duplicates", "splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project"),
