@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import click
 
-from .config import TrainConfig, load_config
+from .config import TrainConfig, load_config, takes_only_text
 from .errors import ConfigError
 
 # Shown by --help; the other fields are flags as well, listed in docs/config.md.
@@ -87,7 +87,8 @@ def _overrides(fields: dict[str, str | None]) -> dict[str, Any]:
             found[name] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise ConfigError(f"--{name.replace('_', '-')}: {text!r} can't be read") from None
-        if found[name] is not None and not isinstance(found[name], bool | int | float | list):
+        is_value = isinstance(found[name], bool | int | float | list) and not takes_only_text(name)
+        if found[name] is not None and not is_value:
             found[name] = text
     return found
 

@@ -12,7 +12,7 @@ from .calls import DEFAULT_MAX_TOKENS
 from .errors import ConfigError
 
 # Fields that name files; in a recipe file they are relative to the file, on the command line to the working directory.
-PATHS = ("adapter", "catalogue", "train", "valid", "test")
+PATHS = ("model", "adapter", "catalogue", "train", "valid", "test")
 
 
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
@@ -21,7 +21,7 @@ Positive: TypeAlias = Annotated[int, Field(ge=1)]
 class TrainConfig(BaseModel):
     """Everything that decides what a training run makes. docs/brief.md maps the fields to other libraries' names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     model: str = Field("tiny", description="base model: `tiny` (embedded), a folder, or a name on the Hugging Face hub")
     revision: str | None = Field(None, description="revision of a base on the hub: branch, tag or commit")
@@ -81,6 +81,11 @@ def _wants_number(model: type[BaseModel], name: str) -> bool:
     return found is not None and found.annotation in (float, float | None)
 
 
+def takes_only_text(name: str) -> bool:
+    """Whether a field holds text whatever it looks like, as a folder or a revision called 2024 does."""
+    return TrainConfig.model_fields[name].annotation in (str, str | None)
+
+
 def _number(value: Any) -> Any:
     if isinstance(value, str):
         try:
@@ -126,25 +131,35 @@ def _read(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"there is no recipe {path}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold fields and values, one a line")
-    for name in PATHS:
-        if isinstance(values.get(name), str):
-            values[name] = _beside(path.parent, values[name])
-    return values
+    found = {name: values[name] for name in PATHS if isinstance(values.get(name), str)}
+    return values | {name: _beside(path.parent, name, value) for name, value in found.items()}
 
 
-def _beside(folder: Path, value: str) -> str:
-    """A path of a recipe file, relative to the file; a dataset's name on the hub stays as it is."""
-    name, mark, split = value.partition("#")
-    is_file = name.endswith((".jsonl", ".jsonl.gz", ".json", ".py")) or "/" not in name or name.startswith(".")
-    if Path(name).is_absolute() or not (is_file or (folder / name).exists()):
-        return value
-    return f"{folder / name}{mark}{split}"
+def _beside(folder: Path, field: str, value: str) -> str:
+    """A path of a recipe file, relative to the file; names of modules and of things on the hub stay as they are."""
+    if value.startswith("~"):
+        return str(Path(value).expanduser())
+    # What follows is a module's attribute, or a dataset's split.
+    name, mark, rest = value.partition(":" if field == "catalogue" else "#")
+    return f"{folder / name}{mark}{rest}" if _is_path(folder, field, name) else value
 
 
-def _did_you_mean(name: str) -> str:
-    close = difflib.get_close_matches(name, TrainConfig.model_fields, n=1)
+def _is_path(folder: Path, field: str, name: str) -> bool:
+    if field in ("model", "adapter"):
+        return field == "adapter" or name.startswith(".")
+    if field == "catalogue":
+        return "/" in name or name.endswith((".json", ".py")) or (folder / name).is_file()
+    # A dataset on the hub is called owner/name.
+    is_file = name.startswith(".") or "/" not in name or name.endswith((".jsonl", ".jsonl.gz", ".json"))
+    return is_file or (folder / name).exists()
+
+
+def _did_you_mean(name: object) -> str:
+    close = difflib.get_close_matches(str(name), TrainConfig.model_fields, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
