@@ -103,12 +103,26 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Scores:
+    """How sure the model was, from the logits that decoding computes anyway.
+
+    `tool` is the probability of the chosen name among all names, `runner_up` the most likely other one,
+    `weakest_argument` the lowest probability of a token of the arguments. None where the answer has no such part.
+    """
+
+    tool: float | None
+    runner_up: str | None
+    weakest_argument: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """What a decoder made of one prompt. `finished` is false where the token limit cut it off."""
 
     text: str
     finished: bool = True
     timings: Timings | None = None
+    scores: Scores | None = None
 
 
 # Text that the answer may go on with, given the answer so far; "" for no guess.
@@ -119,11 +133,18 @@ class Decoder(Protocol):
     """Turns messages into the model's greedy answer.
 
     `messages` are system and user, in this order; the answer ends before the end-of-turn token. `draft` guesses how
-    an answer goes on: it may make decoding faster, and must not change the answer. Raises `RequestError` for a prompt
-    longer than the model's context.
+    an answer goes on: it may make decoding faster, and must not change the answer. `names` are those that a tool may
+    have, for the scores. Raises `RequestError` for a prompt longer than the model's context.
     """
 
-    def decode(self, messages: Sequence[Message], max_tokens: int, *, draft: Draft | None = None) -> Generation: ...
+    def decode(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+        *,
+        draft: Draft | None = None,
+        names: Sequence[str] = (),
+    ) -> Generation: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .calls import Draft, Generation, Message, Timings
+from .confidence import Candidate, NameScore, candidates, scores
 from .errors import RequestError
 from .model import BACKEND, Model
 
@@ -41,9 +43,17 @@ class GreedyDecoder:
         self.model = model
         self.draft_length = DRAFT_LENGTH[BACKEND.device] if draft_length is None else draft_length
         self._prefixes: OrderedDict[str, Prefix] = OrderedDict()
+        self._names: dict[tuple[str, ...], list[Candidate]] = {}
         self._lock = threading.Lock()
 
-    def decode(self, messages: Sequence[Message], max_tokens: int, *, draft: Draft | None = None) -> Generation:
+    def decode(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+        *,
+        draft: Draft | None = None,
+        names: Sequence[str] = (),
+    ) -> Generation:
         """The model's greedy answer. Raises `RequestError` for a prompt that leaves no room in the context."""
         prompt = self.model.chat.prompt_tokens(messages)
         limit = self.model.context_length
@@ -54,26 +64,35 @@ class GreedyDecoder:
                 hint="shorten the request, or take a base with a longer context",
             )
         with self._lock:
-            return self._decode(messages, prompt, max_tokens, draft)
+            return self._decode(messages, prompt, max_tokens, draft, NameScore(self._candidates(tuple(names))))
 
     def _decode(
-        self, messages: Sequence[Message], prompt: list[int], max_tokens: int, draft: Draft | None
+        self,
+        messages: Sequence[Message],
+        prompt: list[int],
+        max_tokens: int,
+        draft: Draft | None,
+        name: NameScore,
     ) -> Generation:
         start = time.perf_counter()
         cache, cached = self._cache_for(messages, prompt)
-        pending, output, passes, prefilled = prompt[cached:], [], 0, start
-        ended = False
+        pending, passes, prefilled, ended = prompt[cached:], 0, start, False
+        output: list[int] = []
+        probabilities: list[float] = []
         while not ended and len(output) < max_tokens:
             room = min(self.draft_length, max_tokens - len(output) - 1)
             guess = self._guess(draft, output, room) if draft is not None and room > 0 else []
             if guess and not _can_take_back(cache, len(pending) + len(guess)):
                 guess = []
-            said = self._verify(pending, guess, cache)
+            said, logits = self._verify(pending, guess, cache)
             passes += 1
             if passes == 1:
                 prefilled = time.perf_counter()
             end = next((at for at, token in enumerate(said) if token in self.model.chat.eos_tokens), None)
             ended = end is not None
+            probabilities += _probabilities(logits, said[:end])
+            for at, token in enumerate(said[:end]):
+                name.follow(token, partial(_logits, logits[at]))
             output += said[:end]
             pending = said[-1:]
         finish = time.perf_counter()
@@ -86,7 +105,17 @@ class GreedyDecoder:
             output_tokens=len(output),
             forward_passes=passes,
         )
-        return Generation(self.model.chat.tokenizer.decode(output), ended, timings)
+        decode = self.model.chat.tokenizer.decode
+        return Generation(decode(output), ended, timings, scores(name, output, probabilities, decode))
+
+    def _candidates(self, names: tuple[str, ...]) -> list[Candidate]:
+        if names not in self._names:
+            # A router has one catalogue, an evaluation may have thousands.
+            if len(self._names) >= KEPT_PREFIXES:
+                self._names.clear()
+            encode = partial(self.model.chat.tokenizer.encode, add_special_tokens=False)
+            self._names[names] = candidates(names, encode)
+        return self._names[names]
 
     def _guess(self, draft: Draft, output: list[int], room: int) -> list[int]:
         """The drafted continuation as tokens, at most `room` of them."""
@@ -100,17 +129,17 @@ class GreedyDecoder:
             return whole[len(output) :][:room]
         return encode(continuation, add_special_tokens=False)[:room]
 
-    def _verify(self, pending: list[int], guess: list[int], cache: Any) -> list[int]:
+    def _verify(self, pending: list[int], guess: list[int], cache: Any) -> tuple[list[int], mx.array]:
         """Run the pending tokens and a guess; return the guess as far as the model says the same, and one token more.
 
-        The cache then holds all of it but the last token.
+        The logits (T, V) are those that the returned tokens were taken from. The cache then holds all but the last.
         """
         logits = self._run([*pending, *guess], cache, rows=len(guess) + 1)
         said: Any = mx.argmax(logits, axis=-1).tolist()
         right = next((at for at, token in enumerate(guess) if token != said[at]), len(guess))
         if right < len(guess):
             trim_prompt_cache(cache, len(guess) - right)
-        return [int(token) for token in said[: right + 1]]
+        return [int(token) for token in said[: right + 1]], logits
 
     def _cache_for(self, messages: Sequence[Message], prompt: list[int]) -> tuple[Any, int]:
         """A cache to go on with, and how many of the prompt's tokens it already holds."""
@@ -153,3 +182,18 @@ def _can_take_back(cache: Any, tokens: int) -> bool:
         type(layer) is KVCache or (type(layer) is RotatingKVCache and layer.offset + tokens < layer.max_size)
         for layer in cache
     )
+
+
+def _probabilities(logits: mx.array, tokens: list[int]) -> list[float]:
+    """The probability of each token at its row of the logits (T, V)."""
+    if not tokens:
+        return []
+    rows = logits[: len(tokens)].astype(mx.float32)
+    taken = mx.take_along_axis(rows, mx.array(tokens)[:, None], axis=-1)[:, 0]
+    found: Any = mx.exp(taken - mx.logsumexp(rows, axis=-1)).tolist()
+    return [float(value) for value in found]
+
+
+def _logits(row: mx.array, tokens: Sequence[int]) -> list[float]:
+    found: Any = row[mx.array(list(tokens))].astype(mx.float32).tolist()
+    return [float(value) for value in found]

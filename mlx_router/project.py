@@ -13,8 +13,8 @@ from . import templates
 from .catalogue import Catalogue
 from .data import Example, write
 from .errors import DataError, UsageError
+from .grounding import number_words
 from .interop import load_catalogue
-from .rules import number_words
 from .splits import NAMES, RECIPE, assign
 
 STARTERS: Final = {name: Path(__file__).parent / "starters" / f"{name}.json" for name in ("support", "desktop")}

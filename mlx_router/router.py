@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .calls import DEFAULT_MAX_TOKENS, Decision, Decoder, Failure, Generation, Outcome, ParseFailure, ToolCall
+from .calls import DEFAULT_MAX_TOKENS, NO_TOOL, Decision, Decoder, Failure, Generation, Outcome, ParseFailure, ToolCall
 from .catalogue import Catalogue
 from .drafts import Drafter
+from .grounding import grounded
 from .manifest import Manifest, read_manifest
 from .parsing import parse
 from .prompts import Style, clean_request, conversation, system_message
@@ -115,8 +116,11 @@ class Router:
 
     def _decide(self, request: str, system: str, catalogue: Catalogue) -> Decision:
         draft = Drafter(catalogue, request).continuation
-        generation = self.decoder.decode(conversation(system, request), self.max_tokens, draft=draft)
+        names = [*(tool.name for tool in catalogue), NO_TOOL]
+        messages = conversation(system, request)
+        generation = self.decoder.decode(messages, self.max_tokens, draft=draft, names=names)
         outcome = read_outcome(generation, catalogue)
+        scores = generation.scores
         if isinstance(outcome, ParseFailure):
             self._log(request, generation.text, outcome)
         return Decision(
@@ -124,6 +128,10 @@ class Router:
             raw=generation.text,
             catalogue_seen=catalogue.hash == self._trained_on,
             timings=generation.timings,
+            confidence=scores.tool if scores else None,
+            runner_up=scores.runner_up if scores else None,
+            weakest_argument=scores.weakest_argument if scores else None,
+            grounded=grounded(outcome, catalogue, request),
             action=_action(outcome),
             typed_arguments=_typed(outcome, catalogue),
         )

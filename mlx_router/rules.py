@@ -9,20 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from .calls import REASON_CODES, NoTool, Target, ToolCall
-from .catalogue import Catalogue, Schema, Tool
+from .catalogue import Catalogue, Tool
 from .data import Example
 from .duplicates import fold
+from .grounding import Text, free_texts, has_words, is_said, number_words
 from .metrics import json_equal, same_decision
 
 # Codes after which the names of parameters follow.
 NAMING_CODES = ("missing_information", "invalid_parameter")
 # Not "As Tears Go By": a title begins with two capitals.
 LEADING = re.compile(r"(?:because|since|as)\s|(?:Because|Since|As)\s(?:[^A-Z]|I\b)")
-UNITS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
-)
-TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 
 @dataclass(frozen=True)
@@ -31,14 +27,6 @@ class Breach:
 
     code: str
     message: str
-
-
-@dataclass(frozen=True)
-class Text:
-    """A free text value of a call: the parameter's name with its path, and the value."""
-
-    where: str
-    value: str
 
 
 def breaches(example: Example) -> Iterator[Breach]:
@@ -61,22 +49,7 @@ def invented(example: Example) -> Iterator[Text]:
     tool = example.catalogue.get(example.target.tool)
     if tool is not None and isinstance(example.target, ToolCall):
         texts = free_texts(tool, example.target.arguments)
-        yield from (text for text in texts if not _is_said(text.value, example.request))
-
-
-def free_texts(tool: Tool, arguments: Mapping[str, Any]) -> Iterator[Text]:
-    """The call's string values, at any depth, that are not chosen from a list."""
-    defs = {**tool.parameters.get("definitions", {}), **tool.parameters.get("$defs", {})}
-    return _texts(tool.parameters, arguments, "", defs)
-
-
-def number_words(number: int) -> str:
-    """An integer from 0 to 100 in words, as `fold` leaves them: "twenty one"."""
-    if number == 100:
-        return "hundred"
-    if number < 20:
-        return UNITS[number]
-    return f"{TENS[number // 10 - 2]} {UNITS[number % 10] if number % 10 else ''}".strip()
+        yield from (text for text in texts if not is_said(text.value, example.request))
 
 
 def _call_breaches(target: Target, example: Example) -> Iterator[Breach]:
@@ -84,22 +57,11 @@ def _call_breaches(target: Target, example: Example) -> Iterator[Breach]:
     if tool is None or not isinstance(target, ToolCall):
         return
     for text in free_texts(tool, target.arguments):
-        if not _is_said(text.value, example.request):
+        if not is_said(text.value, example.request):
             yield Breach("value_not_in_request", f"{text.where} {text.value!r}{_spelling(text.value, example.request)}")
         if LEADING.match(text.value):
             yield Breach("leading_because", f"{text.where} {text.value!r} begins with {text.value.split()[0]!r}")
     yield from _defaults(tool, target, example.request)
-
-
-def _is_said(value: str, request: str) -> bool:
-    if value.strip() and value in request:
-        return True
-    small = len(value) <= 3 and value.isdecimal() and int(value) <= 100
-    return small and _has_words(request, number_words(int(value)))
-
-
-def _has_words(text: str, words: str) -> bool:
-    return f" {words} " in f" {fold(text)} "
 
 
 def _spelling(value: str, request: str) -> str:
@@ -120,7 +82,7 @@ def _defaults(tool: Tool, target: ToolCall, request: str) -> Iterator[Breach]:
 def _leaves_trace(value: Any, request: str) -> bool:
     if isinstance(value, int | float):
         words = number_words(int(value)) if 0 <= value <= 100 and value == int(value) else ""
-        return _has_words(request, f"{value:g}") or (words != "" and _has_words(request, words))
+        return has_words(request, f"{value:g}") or (words != "" and has_words(request, words))
     return any(word in fold(request) for word in fold(str(value)).split())
 
 
@@ -147,36 +109,3 @@ def _named_breaches(code: str, names: Sequence[str], catalogue: Catalogue) -> It
         yield Breach("unknown_parameter", f"no tool has all of {', '.join(names)}")
     elif list(names) not in orders:
         yield Breach("parameter_order", f"{', '.join(names)} do not stand in the order of the tool's schema")
-
-
-def _texts(schema: Any, value: Any, where: str, defs: Mapping[str, Any]) -> Iterator[Text]:
-    schemas = list(_resolved(schema, defs))
-    if isinstance(value, str):
-        if not any("enum" in found or "const" in found for found in schemas):
-            yield Text(where, value)
-    elif isinstance(value, list):
-        items = _first(schemas, "items")
-        for number, child in enumerate(value):
-            yield from _texts(items, child, f"{where}[{number}]", defs)
-    elif isinstance(value, Mapping):
-        properties = {name: child for found in schemas for name, child in found.get("properties", {}).items()}
-        others = _first(schemas, "additionalProperties")
-        for name, child in value.items():
-            path = f"{where}.{name}" if where else name
-            yield from _texts(properties.get(name, others), child, path, defs)
-
-
-def _resolved(schema: Any, defs: Mapping[str, Any], depth: int = 0) -> Iterator[Schema]:
-    """The schema with everything that it refers to or is made of: references and branches."""
-    if not isinstance(schema, Mapping) or depth > 8:
-        return
-    yield dict(schema)
-    if "$ref" in schema:
-        yield from _resolved(defs.get(str(schema["$ref"]).rpartition("/")[2]), defs, depth + 1)
-    for key in ("anyOf", "oneOf", "allOf"):
-        for branch in schema.get(key, ()):
-            yield from _resolved(branch, defs, depth + 1)
-
-
-def _first(schemas: Sequence[Schema], key: str) -> Any:
-    return next((found[key] for found in schemas if isinstance(found.get(key), Mapping)), {})

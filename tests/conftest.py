@@ -47,7 +47,14 @@ class ScriptedDecoder:
         self.otherwise = otherwise
         self.asked: list[tuple[tuple[Message, ...], int]] = []
 
-    def decode(self, messages: Sequence[Message], max_tokens: int, *, draft: Draft | None = None) -> Generation:
+    def decode(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+        *,
+        draft: Draft | None = None,
+        names: Sequence[str] = (),
+    ) -> Generation:
         """The scripted answer to the last message."""
         self.asked.append((tuple(messages), max_tokens))
         request = messages[-1]["content"]

@@ -14,10 +14,12 @@ PACKAGE = Path(__file__).parent.parent / "mlx_router"
 # The floors of the package: a module imports only from those above it. Put a new module where it belongs.
 FLOORS = (
     *("errors", "calls", "catalogue", "signature", "docstrings", "declared", "interop", "parsing", "prompts"),
+    *("duplicates", "grounding"),
     *("data", "formats", "config", "tables"),
-    *("machine", "blas", "runtime", "doctor", "manifest", "model", "drafts", "decoder", "loading", "fusing", "router"),
+    *("machine", "blas", "runtime", "doctor", "manifest", "model"),
+    *("drafts", "confidence", "decoder", "loading", "fusing", "router"),
     *("metrics", "evaluation", "calibration", "rendering"),
-    *("duplicates", "splits", "findings", "repeats", "rules", "checks"),
+    *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project"),
     *("records", "batches", "loss", "training", "budget", "report", "server"),
 )

@@ -100,7 +100,7 @@ def test_a_call_as_json(catalogue: Catalogue) -> None:
         "confidence": None,
         "runner_up": None,
         "weakest_argument": None,
-        "grounded": None,
+        "grounded": True,
         "catalogue_seen": True,
         "action": None,
         "withheld": None,

@@ -7,7 +7,8 @@ import pytest
 from mlx_router.calls import NoTool, Target, ToolCall
 from mlx_router.catalogue import Catalogue, Tool
 from mlx_router.data import Example
-from mlx_router.rules import breaches, number_words
+from mlx_router.grounding import number_words
+from mlx_router.rules import breaches
 
 CATALOGUE = Catalogue(
     (

@@ -1,0 +1,92 @@
+"""What of a call is said in its request: free text letter for letter, numbers in digits or words."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .calls import Outcome, ToolCall
+from .catalogue import Catalogue, Schema, Tool
+from .duplicates import fold
+
+UNITS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A free text value of a call: the parameter's name with its path, and the value."""
+
+    where: str
+    value: str
+
+
+def grounded(outcome: Outcome, catalogue: Catalogue, request: str) -> bool | None:
+    """Whether every free text of a call stands in the request; None where no tool is called."""
+    tool = catalogue.get(outcome.tool) if isinstance(outcome, ToolCall) else None
+    if tool is None or not isinstance(outcome, ToolCall):
+        return None
+    return all(is_said(text.value, request) for text in free_texts(tool, outcome.arguments))
+
+
+def free_texts(tool: Tool, arguments: Mapping[str, Any]) -> Iterator[Text]:
+    """The call's string values, at any depth, that are not chosen from a list."""
+    defs = {**tool.parameters.get("definitions", {}), **tool.parameters.get("$defs", {})}
+    return _texts(tool.parameters, arguments, "", defs)
+
+
+def number_words(number: int) -> str:
+    """An integer from 0 to 100 in words, as `fold` leaves them: "twenty one"."""
+    if number == 100:
+        return "hundred"
+    if number < 20:
+        return UNITS[number]
+    return f"{TENS[number // 10 - 2]} {UNITS[number % 10] if number % 10 else ''}".strip()
+
+
+def is_said(value: str, request: str) -> bool:
+    """Whether a value stands in the request letter for letter, or is a small number said in words."""
+    if value.strip() and value in request:
+        return True
+    small = len(value) <= 3 and value.isdecimal() and int(value) <= 100
+    return small and has_words(request, number_words(int(value)))
+
+
+def has_words(text: str, words: str) -> bool:
+    """Whether folded words stand in a text as words."""
+    return f" {words} " in f" {fold(text)} "
+
+
+def _texts(schema: Any, value: Any, where: str, defs: Mapping[str, Any]) -> Iterator[Text]:
+    schemas = list(_resolved(schema, defs))
+    if isinstance(value, str):
+        if not any("enum" in found or "const" in found for found in schemas):
+            yield Text(where, value)
+    elif isinstance(value, list):
+        items = _first(schemas, "items")
+        for number, child in enumerate(value):
+            yield from _texts(items, child, f"{where}[{number}]", defs)
+    elif isinstance(value, Mapping):
+        properties = {name: child for found in schemas for name, child in found.get("properties", {}).items()}
+        others = _first(schemas, "additionalProperties")
+        for name, child in value.items():
+            path = f"{where}.{name}" if where else name
+            yield from _texts(properties.get(name, others), child, path, defs)
+
+
+def _resolved(schema: Any, defs: Mapping[str, Any], depth: int = 0) -> Iterator[Schema]:
+    """The schema with everything that it refers to or is made of: references and branches."""
+    if not isinstance(schema, Mapping) or depth > 8:
+        return
+    yield dict(schema)
+    if "$ref" in schema:
+        yield from _resolved(defs.get(str(schema["$ref"]).rpartition("/")[2]), defs, depth + 1)
+    for key in ("anyOf", "oneOf", "allOf"):
+        for branch in schema.get(key, ()):
+            yield from _resolved(branch, defs, depth + 1)
+
+
+def _first(schemas: Sequence[Schema], key: str) -> Any:
+    return next((found[key] for found in schemas if isinstance(found.get(key), Mapping)), {})
