@@ -180,7 +180,8 @@ def load_adapter(model: Model, folder: Path) -> None:
     try:
         with redirect_stdout(StringIO()):
             load_adapters(model.network, str(folder))
-    except (ValueError, KeyError, FileNotFoundError, RuntimeError, json.JSONDecodeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, RuntimeError) as error:
+        # mlx-lm takes the configuration's fields for granted.
         raise ModelError(f"the adapter in {folder} can't be loaded: {error}") from error
     mx.eval(model.network.parameters())
     model.network.eval()
