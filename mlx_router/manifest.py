@@ -77,8 +77,11 @@ def read_manifest(folder: Path) -> Manifest:
         if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
             raise ModelError(f"{path} has format {value['format']}; this version reads {FORMAT}")
         return Manifest.model_validate(value)
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} can't be read: {error}") from None
+    except ValidationError as error:
+        lines = "".join(f"\n  {'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
+        raise ModelError(f"{path} is no manifest that this version reads:{lines}") from None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
