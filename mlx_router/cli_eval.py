@@ -1,20 +1,24 @@
-"""`mlx-router eval`: measure, show, and hold against gates."""
+"""`mlx-router eval`: look for leaks, measure, show, and hold against gates."""
 
 import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .data import read
+from . import gates
+from .data import Example, read
 from .errors import UsageError
-from .evaluation import Evaluation, Scored, read_predictions, write_predictions
+from .evaluation import Evaluation, evaluate, read_predictions, write_predictions
 from .interop import load_catalogue
-from .metrics import COSTS, Gate
+from .leaks import Leaks, find_leaks, render_leaks, shorten
+from .metrics import COSTS
 from .rendering import render_evaluation
+from .router import Router
 
 FLOORS = (
     "valid_tool_call_rate",
@@ -23,6 +27,8 @@ FLOORS = (
     "argument_match_on_calls",
     "exact_match",
 )
+# The gates that help shows; there are too many to show them all.
+SHOWN_GATES = ("tool_name_accuracy", "wrong_call_rate")
 
 
 def _flag(metric: str) -> str:
@@ -32,7 +38,14 @@ def _flag(metric: str) -> str:
 def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """A flag for each metric that can be a gate: `--min-…` for what should be high, `--max-…` for what should not."""
     for metric in reversed((*FLOORS, *COSTS)):
-        option = click.option(_flag(metric), metric, type=click.FloatRange(0, 1), metavar="RATE", help="Gate.")
+        option = click.option(
+            _flag(metric),
+            metric,
+            type=click.FloatRange(0, 1),
+            metavar="RATE",
+            hidden=metric not in SHOWN_GATES,
+            help="Gate; every metric has such a flag.",
+        )
         command = option(command)
     return command
 
@@ -46,6 +59,19 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first rows.")
 @click.option("--failures", default=10, show_default=True, help="How many failures to show.")
 @click.option("--base", help="Where the base model lies, if not under the name in the adapter's manifest.")
+@click.option("--allow-leaks", is_flag=True, help="Measure although rows of the test were trained on.")
+@click.option("--near", help="Training rows: list what of the test is near one, and measure without it too.")
+@click.option("--gates", "gates_file", type=click.Path(dir_okay=False), help="Gates as YAML; flags beat it.")
+@click.option(
+    "--gate-on",
+    type=click.Choice(["point", "ci"]),
+    default="point",
+    show_default=True,
+    help="Hold gates against the value, or the worse end of its interval.",
+)
+@click.option("--junit", type=click.Path(dir_okay=False), help="Write the gates to this file as JUnit XML.")
+@click.option("--junit-rows", is_flag=True, help="The rows too, a test case each.")
+@click.option("--summary", type=click.Path(dir_okay=False), help="Append a report in GitHub's Markdown to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with everything.")
 @_gate_options
 def eval_(
@@ -57,52 +83,132 @@ def eval_(
     limit: int | None,
     failures: int,
     base: str | None,
+    allow_leaks: bool,
+    near: str | None,
+    gates_file: str | None,
+    gate_on: gates.Basis,
+    junit: str | None,
+    junit_rows: bool,
+    summary: str | None,
     as_json: bool,
-    **gates: float | None,
+    **flags: float | None,
 ) -> None:
     """Measure the router in FOLDER on test rows, or score anybody's predictions.
 
-    Rows that carry their own tools are routed against these. A gate that is missed, or whose metric was not measured,
-    makes the exit code 1.
+    Rows that carry their own tools are routed against these. The exit code is 1 if a row of the test was trained on,
+    a gate is missed, or its metric was not measured. For a CI see docs/ci.md.
 
     \b
     Examples:
       mlx-router eval adapters/support --data data/support/test.jsonl
       mlx-router eval adapters/support --data test.jsonl --min-tool-name-accuracy 0.95 --max-wrong-call-rate 0.02
+      mlx-router eval adapters/support --data test.jsonl --gates gates.yaml --gate-on ci --junit gates.xml
       mlx-router eval --predictions outputs.jsonl --catalogue tools.json --json
     """
-    if out is not None and not Path(out).parent.is_dir():
-        raise UsageError(f"there is no folder {Path(out).parent} to write predictions to")
+    for what, path in (("predictions", out), ("JUnit XML", junit), ("a summary", summary)):
+        if path is not None and not Path(path).parent.is_dir():
+            raise UsageError(f"there is no folder {Path(path).parent} to write {what} to")
+    limits = gates.merged(gates.read_gates(Path(gates_file)) if gates_file else [], flags)
+    pages = Pages(folder or str(predictions), junit, junit_rows, summary, failures)
+    leaks = None
     if predictions is not None:
-        if folder or data:
-            raise UsageError("--predictions takes no adapter and no --data", hint="the outputs are already there")
+        if folder or data or near:
+            raise UsageError("--predictions takes no adapter and no rows", hint="the outputs are already there")
         scored = read_predictions(Path(predictions), load_catalogue(catalogue) if catalogue else None)[:limit]
     else:
         if folder is None or data is None:
             raise UsageError("eval needs an adapter folder and --data, or --predictions")
-        scored = _run(folder, data, catalogue, base, limit)
+        router, examples, leaks = _test(folder, data, near, catalogue, base, limit)
+        if leaks is not None and leaks.failed and not allow_leaks:
+            _stop(leaks, pages, as_json)
+        with _progress(len(examples)) as progress:
+            scored = evaluate(router, examples, progress)
     evaluation = Evaluation.of(scored)
     if out is not None:
         write_predictions(scored, Path(out))
-    missed = _missed(evaluation, gates)
+    verdicts = gates.judge(limits, evaluation.metrics, gate_on)
+    missed = [verdict.problem for verdict in verdicts if verdict.problem is not None]
     if as_json:
-        click.echo(_json({**evaluation.to_json(), "gates_missed": missed}))
+        click.echo(_json({**evaluation.to_json(), **_leaks_json(leaks, evaluation), "gates_missed": missed}))
     else:
         click.echo(render_evaluation(evaluation, failures=failures))
+        click.echo("" if leaks is None else f"\n{render_leaks(leaks, evaluation)}", nl=leaks is not None)
+    pages.write(evaluation, verdicts, leaks, passed=not missed)
     for line in missed:
         click.echo(f"gate missed: {line}", err=True)
     if missed:
         raise click.exceptions.Exit(1)
 
 
-def _run(folder: str, data: str, catalogue: str | None, base: str | None, limit: int | None) -> list[Scored]:
-    from .evaluation import evaluate
-    from .router import Router
-
+def _test(
+    folder: str, data: str, near: str | None, catalogue: str | None, base: str | None, limit: int | None
+) -> tuple[Router, list[Example], Leaks | None]:
+    """The router, the rows of the test, and what of them it has seen."""
     router = Router.load(folder, base=base)
-    examples = read(data, load_catalogue(catalogue) if catalogue else router.catalogue)[:limit]
-    with _progress(len(examples)) as progress:
-        return evaluate(router, examples, progress)
+    default = load_catalogue(catalogue) if catalogue else router.catalogue
+    examples = read(data, default)[:limit]
+    training = read(near, default) if near is not None else None
+    if router.manifest is None and training is None:
+        return router, examples, None
+    return router, examples, find_leaks(examples, router.manifest.data if router.manifest else {}, training)
+
+
+def _stop(leaks: Leaks, pages: "Pages", as_json: bool) -> None:
+    """Say what leaked, and end; nothing was measured."""
+    if as_json:
+        click.echo(_json({"n": leaks.rows, "leaks": leaks.to_json()}))
+    pages.write(None, [], leaks, passed=False)
+    for line in shorten(leaks.lines):
+        click.echo(f"leak: {line}", err=True)
+    click.echo(f"Error: {leaks.summary}\n\nhint: take them out of the test, or measure with --allow-leaks", err=True)
+    raise click.exceptions.Exit(1)
+
+
+def _leaks_json(leaks: Leaks | None, evaluation: Evaluation) -> dict[str, Any]:
+    if leaks is None:
+        return {}
+    clean = leaks.without(evaluation)
+    without = None if clean is None else {key: clean.to_json()[key] for key in ("n", "metrics")}
+    return {"leaks": {**leaks.to_json(), "without": without}}
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The files for a CI's pages, as far as they are wanted."""
+
+    title: str
+    junit: str | None
+    junit_rows: bool
+    summary: str | None
+    failures: int
+
+    def write(
+        self, evaluation: Evaluation | None, verdicts: list[gates.Verdict], leaks: Leaks | None, *, passed: bool
+    ) -> None:
+        """Write them; without an evaluation they say why there is none."""
+        if self.junit is not None:
+            rows = gates.row_cases(evaluation.scored) if evaluation is not None and self.junit_rows else []
+            cases = [*_leak_cases(leaks, stopped=evaluation is None), *gates.gate_cases(verdicts), *rows]
+            gates.write_junit(Path(self.junit), cases, _properties(evaluation))
+        if self.summary is not None:
+            notes = evaluation.notes if evaluation is not None else []
+            notes += [f"leaks: {leaks.summary}", *shorten(leaks.lines)] if leaks is not None else []
+            text = gates.markdown(self.title, evaluation, verdicts, notes, passed=passed, shown=self.failures)
+            gates.append_summary(Path(self.summary), text)
+
+
+def _leak_cases(leaks: Leaks | None, *, stopped: bool) -> list[gates.Case]:
+    """One test case; it is skipped where leaks are allowed or could not be looked for."""
+    if leaks is None:
+        return []
+    problem = leaks.summary if leaks.failed or not leaks.checked else None
+    skipped = problem is not None and not stopped
+    return [gates.Case("leaks", "no test row was trained on", problem, "\n".join(leaks.lines), skipped=skipped)]
+
+
+def _properties(evaluation: Evaluation | None) -> dict[str, str]:
+    metrics = evaluation.metrics if evaluation is not None else {}
+    return {name: "" if metric.value is None else f"{metric.value:.4f}" for name, metric in metrics.items()}
 
 
 def _json(value: dict[str, Any]) -> str:
@@ -120,8 +226,3 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
         return
     step = max(1, total // 10)
     yield lambda done: click.echo(f"routed {done}/{total}", err=True) if done % step == 0 or done == total else None
-
-
-def _missed(evaluation: Evaluation, gates: dict[str, float | None]) -> list[str]:
-    found = (Gate(metric, limit).verdict(evaluation.metrics) for metric, limit in gates.items() if limit is not None)
-    return [verdict for verdict in found if verdict is not None]

@@ -13,15 +13,15 @@ PACKAGE = Path(__file__).parent.parent / "mlx_router"
 
 # The floors of the package: a module imports only from those above it. Put a new module where it belongs.
 FLOORS = (
-    *("errors", "calls", "catalogue", "signature", "docstrings", "declared", "interop", "parsing", "prompts"),
+    *("errors", "calls", "matching", "catalogue", "signature", "docstrings", "declared", "interop", "parsing", "prompts"),
     *("duplicates", "grounding"),
     *("data", "formats", "config", "tables"),
     *("machine", "blas", "runtime", "doctor", "manifest", "model"),
     *("drafts", "confidence", "decoder", "loading", "fusing", "router"),
-    *("metrics", "evaluation", "calibration", "rendering"),
+    *("metrics", "evaluation", "calibration", "rendering", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project"),
-    *("records", "batches", "loss", "training", "budget", "report", "server"),
+    *("records", "leaks", "batches", "loss", "training", "budget", "report", "server"),
 )
 # The only modules that import mlx or mlx_lm.
 ON_MLX = {"runtime", "model", "decoder", "fusing", "loss", "training", "budget"}
