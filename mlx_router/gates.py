@@ -242,7 +242,7 @@ def _wrong_calls(evaluation: Evaluation, shown: int) -> str:
         tuple(_md(text) for text in (one.example.request, assistant_text(one.example.target), one.output))
         for one in wrong[:shown]
     ]
-    summary = f"{len(wrong)} wrong calls" + (f", the first {shown} of them" if len(wrong) > shown else "")
+    summary = f"{len(wrong)} wrong call{'s' if len(wrong) > 1 else ''}" + (f", the first {shown} of them" if len(wrong) > shown else "")
     table = _md_table(("request", "wanted", "output"), rows)
     return f"<details><summary>{summary}</summary>\n\n{table}\n\n</details>"
 
