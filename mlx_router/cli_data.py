@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 @click.group("data")
 def data_group() -> None:
-    """Examine rows before training, and split them."""
+    """Examine rows before training, and split them.
+
+    \b
+    Examples:
+      mlx-router data check my-router
+      mlx-router data split rows.jsonl --out data
+    """
 
 
 @data_group.command("check")
