@@ -3,13 +3,16 @@
 Canonical form is JSON Schema 2020-12. Keywords stand in a fixed order, parameters in the order in which they were
 declared (models see that order, so it is part of the hash), and objects are closed unless the schema opens them or
 merges several schemas into one object (`allOf`, say), so that no single one of them knows all its properties.
+
+Beside its parameters a tool may say how they are compared with gold ones (`compare`, see `matching`). No model sees
+that, so it is kept in files but is no part of the hash.
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +22,7 @@ from pydantic import BaseModel
 
 from .calls import NO_TOOL
 from .errors import CatalogueError
+from .matching import Comparisons, Rule, comparison_problems, read_rules
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -72,7 +76,7 @@ class Tool:
     """One tool: name, description, and the JSON Schema of its arguments in canonical form.
 
     `model` is the Pydantic model that declared the arguments, if one did. It judges arguments after the schema, and
-    its values go to `Decision.dispatch`.
+    its values go to `Decision.dispatch`. `compare` holds rules of comparison by parameter.
 
         Tool("track_order", "get the status of an order.", {"properties": {"order_id": {"type": "string"}}})
     """
@@ -81,6 +85,7 @@ class Tool:
     description: str = ""
     parameters: Schema = field(default_factory=dict)
     model: type[BaseModel] | None = field(default=None, compare=False, repr=False)
+    compare: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", canonical_parameters(self.parameters))
@@ -89,6 +94,11 @@ class Tool:
     def validator(self) -> jsonschema_rs.Draft202012Validator:
         """The compiled schema of the arguments."""
         return jsonschema_rs.Draft202012Validator(self.parameters, validate_formats=True, offline=True)
+
+    @cached_property
+    def rules(self) -> dict[str, Rule]:
+        """The declared rules of comparison by parameter; a parameter without one is compared exactly."""
+        return read_rules(self.compare)
 
     @property
     def properties(self) -> dict[str, Schema]:
@@ -124,8 +134,12 @@ class Tool:
         return {**given, **(values.model_extra or {})}
 
     def to_json(self) -> dict[str, Any]:
-        """The tool as the canonical file holds it."""
+        """What a model is to know of the tool."""
         return {"name": self.name, "description": self.description, "parameters": self.parameters}
+
+    def declaration(self) -> dict[str, Any]:
+        """The tool as the canonical file holds it: with `compare` if it has any."""
+        return {**self.to_json(), "compare": dict(self.compare)} if self.compare else self.to_json()
 
 
 @dataclass(frozen=True)
@@ -144,14 +158,17 @@ class Catalogue:
 
     @classmethod
     def from_json(cls, value: object) -> "Catalogue":
-        """Read the canonical form, `{"instructions", "tools": [{"name", "description", "parameters"}]}` or its list."""
+        """Read the canonical form or its list of tools.
+
+        `{"instructions", "tools": [{"name", "description", "parameters", "compare"?}]}`
+        """
         tools, instructions, problems = read_tools(value)
         _raise_errors(problems)
         return cls(tools, instructions)
 
     def to_json(self) -> dict[str, Any]:
         """The canonical form."""
-        return {"instructions": self.instructions, "tools": [tool.to_json() for tool in self.tools]}
+        return {"instructions": self.instructions, "tools": [tool.declaration() for tool in self.tools]}
 
     def save(self, path: Path) -> None:
         """Write the canonical file."""
@@ -164,9 +181,15 @@ class Catalogue:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 (hex) of the canonical form: what a model sees, and the order in which it sees it."""
-        text = json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":"))
+        """SHA-256 (hex) of what a model sees, and of the order in which it sees it."""
+        seen = {"instructions": self.instructions, "tools": [tool.to_json() for tool in self.tools]}
+        text = json.dumps(seen, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @cached_property
+    def comparisons(self) -> Comparisons:
+        """Rules of comparison by tool and parameter, for the tools that declare any."""
+        return {tool.name: tool.rules for tool in self.tools if tool.compare}
 
     def __hash__(self) -> int:
         return int(self.hash[:15], 16)
@@ -195,13 +218,16 @@ class Catalogue:
 def union(catalogues: Sequence[Catalogue]) -> Catalogue:
     """All tools of several catalogues, in order of first appearance.
 
-    Raises `CatalogueError` where two of them declare the same name in different ways.
+    Raises `CatalogueError` where two of them declare the same name in different ways. One that says nothing of how its
+    arguments are compared goes along with one that does.
     """
     tools: dict[str, Tool] = {}
     for catalogue in catalogues:
         for tool in catalogue:
             other = tools.setdefault(tool.name, tool)
-            if other.to_json() != tool.to_json():
+            if tool.compare and not other.compare:
+                tools[tool.name] = other = replace(other, compare=tool.compare)
+            if other.to_json() != tool.to_json() or (tool.compare and other.compare != tool.compare):
                 raise CatalogueError(
                     f"tool {tool.name!r} is declared in two different ways",
                     hint="give the catalogue to use explicitly, or rename one of the two",
@@ -266,18 +292,21 @@ def _read_tool(entry: object, where: str) -> tuple[Tool | None, list[Problem]]:
     problems = [
         Problem("error", where, f"unknown key {key!r}")
         for key in entry
-        if key not in ("name", "description", "parameters")
+        if key not in ("name", "description", "parameters", "compare")
     ]
     description = entry.get("description") or ""
     parameters = {} if entry.get("parameters") is None else entry["parameters"]
+    compare = {} if entry.get("compare") is None else entry["compare"]
     if not isinstance(description, str):
         problems.append(Problem("error", where, f"description must be text, not {description!r}"))
     if not isinstance(parameters, Mapping):
         problems.append(Problem("error", where, f"parameters must be a JSON Schema object, not {parameters!r}"))
+    if not isinstance(compare, Mapping):
+        problems.append(Problem("error", where, f"compare must be an object of rules by parameter, not {compare!r}"))
     if problems:
         return None, problems
     try:
-        return Tool(name, str(description), dict(parameters)), []
+        return Tool(name, str(description), dict(parameters), compare=dict(compare)), []
     except RecursionError:
         return None, [Problem("error", f"{where}, parameters", "nested too deep")]
 
@@ -377,6 +406,8 @@ def tool_problems(tool: Tool) -> list[Problem]:
         return [*found, Problem("error", f"{where}, parameters", f"no valid JSON Schema: {reason}")]
     if tool.parameters.get("type") != "object":
         found.append(Problem("error", f"{where}, parameters", "must be of type object"))
+    faults = comparison_problems(tool.compare, tool.parameters)
+    found += [Problem("error", f"{where}, {place}", fault) for place, fault in faults]
     return found + _schema_problems(tool.parameters, f"{where}, parameters")
 
 

@@ -22,6 +22,7 @@ from .metrics import (
     measure,
     per_tool,
     reason_agreement,
+    with_declared_comparison,
 )
 from .parsing import parse
 from .router import Router
@@ -40,7 +41,8 @@ class Scored:
 
     @property
     def row(self) -> Row:
-        return Row(self.example.target, self.outcome, self.example.alternatives)
+        example = self.example
+        return Row(example.target, self.outcome, example.alternatives, example.catalogue.comparisons)
 
     def prediction(self) -> dict[str, Any]:
         """The row as the predictions file holds it; metrics can be computed again from it without a model."""
@@ -171,6 +173,7 @@ class Evaluation:
             "n": len(rows),
             "metrics": _json(self.metrics),
             "with_alternatives": four_with_alternatives(rows),
+            "with_declared_comparison": with_declared_comparison(rows),
             "latency_ms": self.latency_ms(),
             "parse_failures": failures_by_reason(rows),
             "reasons": _json(reason_agreement(rows)),
@@ -188,7 +191,7 @@ def _json(metrics: Metrics) -> dict[str, Any]:
 
 def _failure(one: Scored) -> dict[str, Any]:
     reason = str(one.outcome.reason) if isinstance(one.outcome, ParseFailure) else None
-    return {
+    found = {
         "where": one.example.where,
         "id": one.example.id,
         "kind": one.example.kind,
@@ -198,6 +201,7 @@ def _failure(one: Scored) -> dict[str, Any]:
         "parse_failure": reason,
         "is_alternative": one.row.right_or_alternative,
     }
+    return found | {"right_as_declared": one.row.right_as_declared} if one.row.comparisons else found
 
 
 def _parsed(row: dict[str, Any], catalogue: Catalogue) -> Outcome:

@@ -8,13 +8,17 @@ For n rows: `valid_tool_call_rate` = parsed outputs / n; `tool_name_accuracy` = 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from .calls import NoTool, Outcome, ParseFailure, Target, ToolCall
 from .errors import DataError
+from .matching import Comparisons, same_arguments
+from .matching import json_equal as json_equal
 
 FOUR = ("valid_tool_call_rate", "tool_name_accuracy", "argument_match_accuracy", "false_tool_call_rate")
+# What is shown by declared comparison: whatever depends on when arguments count as equal.
+BY_COMPARISON = (*FOUR, "exact_match", "argument_match_on_calls", "wrong_call_rate")
 # Of these a lower value is better.
 COSTS = (
     "false_tool_call_rate",
@@ -28,11 +32,12 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Row:
-    """One scored row: what was right, what came out, and what else would have been right."""
+    """One scored row: what was right, what came out, what else would have been right, and declared comparisons."""
 
     gold: Target
     output: Outcome
     alternatives: tuple[Target, ...] = ()
+    comparisons: Comparisons = field(default_factory=dict)
 
     @property
     def parsed(self) -> bool:
@@ -65,6 +70,18 @@ class Row:
     def right_or_alternative(self) -> bool:
         return any(same_decision(self.output, target) for target in (self.gold, *self.alternatives))
 
+    @property
+    def arguments_match_as_declared(self) -> bool:
+        """Whether the output is a real call of the gold tool with arguments that equal the gold ones as declared."""
+        return isinstance(self.output, ToolCall) and same_as_declared(self.output, self.gold, self.comparisons)
+
+    @property
+    def right_as_declared(self) -> bool:
+        """Whether the output equals, as declared, the gold target or an alternative."""
+        return any(
+            same_as_declared(self.output, target, self.comparisons) for target in (self.gold, *self.alternatives)
+        )
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -83,26 +100,18 @@ class Metric:
 Metrics: TypeAlias = dict[str, Metric]
 
 
-def json_equal(one: Any, other: Any) -> bool:
-    """JSON's equality: `true` is not 1, 1 equals 1.0, key order is free, array order is not."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, int | float) and isinstance(other, int | float):
-        return one == other
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(json_equal(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(json_equal, one, other))
-    return bool(one == other)
-
-
 def same_decision(output: Outcome, target: Target) -> bool:
     """Whether an output is this decision: both `no_tool`, or the same tool with equal arguments."""
     if isinstance(output, ToolCall) and isinstance(target, ToolCall):
         return output.tool == target.tool and json_equal(output.arguments, target.arguments)
     return isinstance(output, NoTool) and isinstance(target, NoTool)
+
+
+def same_as_declared(output: Outcome, target: Target, comparisons: Comparisons) -> bool:
+    """Whether an output is this decision where arguments are compared by the rules that their tool declares."""
+    if isinstance(output, ToolCall) and isinstance(target, ToolCall) and output.tool == target.tool:
+        return same_arguments(comparisons.get(target.tool, {}), target.arguments, output.arguments)
+    return same_decision(output, target)
 
 
 def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float] | None:
@@ -159,6 +168,24 @@ def four_with_alternatives(rows: Sequence[Row]) -> dict[str, float | None]:
     return {name: measure(nearest)[name].value for name in FOUR}
 
 
+def with_declared_comparison(rows: Sequence[Row]) -> dict[str, float | None] | None:
+    """What depends on the equality of arguments, by declared comparison; None where no row's catalogue declares any.
+
+    Alternatives count as well: an output is right that equals, as declared, the gold target or one of them.
+    """
+    if not any(row.comparisons for row in rows):
+        return None
+    found = measure([_as_declared(row) for row in rows])
+    return {name: found[name].value for name in BY_COMPARISON}
+
+
+def _as_declared(row: Row) -> Row:
+    """The row with the nearest target for gold; the output itself where it is right as declared."""
+    if not isinstance(row.output, ParseFailure) and row.right_as_declared:
+        return Row(row.output, row.output)
+    return Row(_nearest(row), row.output)
+
+
 def _nearest(row: Row) -> Target:
     targets = (row.gold, *row.alternatives)
     same = [target for target in targets if same_decision(row.output, target)]
@@ -173,9 +200,7 @@ def failures_by_reason(rows: Sequence[Row]) -> dict[str, int]:
 
 def reason_agreement(rows: Sequence[Row]) -> dict[str, Metric]:
     """Among rows rightly left without a call: how often the reason's code, and the missing parameters, agree."""
-    pairs = [
-        (row.gold, row.output) for row in rows if isinstance(row.gold, NoTool) and isinstance(row.output, NoTool)
-    ]
+    pairs = [(row.gold, row.output) for row in rows if isinstance(row.gold, NoTool) and isinstance(row.output, NoTool)]
     missing = [(gold, output) for gold, output in pairs if gold.missing]
     return {
         "reason_code_agreement": _rate(sum(gold.code == output.code for gold, output in pairs), len(pairs)),

@@ -1,8 +1,18 @@
 """Numbers as text for a terminal. Rounding happens here and nowhere else."""
 
+from collections.abc import Mapping
+
 from .calls import NO_TOOL, ParseFailure
 from .evaluation import Evaluation, Scored
-from .metrics import FOUR, Metric, confusion, failures_by_reason, four_with_alternatives, per_tool
+from .metrics import (
+    FOUR,
+    Metric,
+    confusion,
+    failures_by_reason,
+    four_with_alternatives,
+    per_tool,
+    with_declared_comparison,
+)
 from .prompts import assistant_text
 from .tables import table
 
@@ -39,17 +49,20 @@ def render_evaluation(evaluation: Evaluation, *, failures: int = 10) -> str:
 
 
 def _metrics(evaluation: Evaluation) -> str:
-    with_alternatives = four_with_alternatives(evaluation.rows)
-    head = ("", "value", "95 % interval", "n", "max", "with alternatives")
-    found = [_line(name, evaluation.metrics[name], rate(with_alternatives[name])) for name in FOUR]
-    company = [_line(name, evaluation.metrics[name], "") for name in COMPANY]
-    lines = table([head, *found, *company], left=[0]).splitlines()
-    return "\n".join([*lines[: 1 + len(found)], "", *lines[1 + len(found) :]])
+    beside = {"with alternatives": four_with_alternatives(evaluation.rows)}
+    if (as_declared := with_declared_comparison(evaluation.rows)) is not None:
+        beside["by declared comparison"] = as_declared
+    head = ("", "value", "95 % interval", "n", "max", *beside)
+    found = [_line(name, evaluation.metrics[name], *beside.values()) for name in (*FOUR, *COMPANY)]
+    lines = table([head, *found], left=[0]).splitlines()
+    return "\n".join([*lines[: 1 + len(FOUR)], "", *lines[1 + len(FOUR) :]])
 
 
-def _line(name: str, metric: Metric, beside: str) -> tuple[str, ...]:
+def _line(name: str, metric: Metric, *beside: Mapping[str, float | None]) -> tuple[str, ...]:
     interval = "–" if metric.ci95 is None else f"{metric.ci95[0]:.3f} … {metric.ci95[1]:.3f}"
-    return name, rate(metric.value), interval, str(metric.n), "" if metric.max is None else rate(metric.max), beside
+    highest = "" if metric.max is None else rate(metric.max)
+    others = [rate(values[name]) if name in values else "" for values in beside]
+    return name, rate(metric.value), interval, str(metric.n), highest, *others
 
 
 def _latency(evaluation: Evaluation) -> str:
@@ -98,7 +111,7 @@ def _failures(failures: list[Scored], shown: int) -> str:
 
 
 def _severity(one: Scored) -> int:
-    if one.row.right_or_alternative:
+    if one.row.right_as_declared:
         return 4
     if isinstance(one.outcome, ParseFailure):
         return 3
@@ -110,4 +123,6 @@ def _severity(one: Scored) -> int:
 def _remark(one: Scored) -> str:
     if isinstance(one.outcome, ParseFailure):
         return f"   ({one.outcome.reason})"
-    return "   (an alternative of the row)" if one.row.right_or_alternative else ""
+    if one.row.right_or_alternative:
+        return "   (an alternative of the row)"
+    return "   (right by declared comparison)" if one.row.right_as_declared else ""
