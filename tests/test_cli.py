@@ -99,6 +99,22 @@ def test_an_invalid_output_exits_with_1_on_one_line(run: Run, scripted: Scripted
     assert ran.json["raw"] == "Hello!\n\x1b[31mHow are you?"
 
 
+def test_an_invalid_output_is_not_logged_to_the_terminal_as_well() -> None:
+    program = (
+        "from conftest import CATALOGUE, ScriptedDecoder\n"
+        "from mlx_router.cli import main\n"
+        "from mlx_router.interop import load_catalogue\n"
+        "from mlx_router.router import Router\n"
+        "Router.load = lambda *_, **__: Router(ScriptedDecoder(otherwise='no'), load_catalogue(CATALOGUE))\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "route", "adapter", "Hi!"],
+        env=ENVIRONMENT, cwd=Path(__file__).parent, capture_output=True, text=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (1, "invalid output (not_json): no\n", "")
+
+
 @pytest.mark.parametrize("request_", ["", "  ", "x" * 100_001])
 def test_a_request_that_can_not_be_routed_exits_with_2(request_: str, run: Run, scripted: ScriptedDecoder) -> None:
     ran = run("route", "adapter", request_, "--json")
