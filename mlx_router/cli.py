@@ -18,6 +18,7 @@ COMMANDS = {
     "data": ("cli_data", "data_group", "Check and split training and test data."),
     "train": ("cli_train", "train", "Train an adapter on a base model."),
     "eval": ("cli_eval", "eval_", "Measure a router, or anybody's predictions, on test rows."),
+    "compare": ("cli_compare", "compare_", "Say whether one run's predictions are better than another's."),
     "route": ("cli_route", "route", "Route one request, or one a line from stdin."),
     "fuse": ("cli_train", "fuse", "Make a standalone model from an adapter."),
     "doctor": ("cli_doctor", "doctor", "Show the machine, its backend and what to do about weak spots."),

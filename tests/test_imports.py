@@ -19,7 +19,7 @@ FLOORS = (
     *("data", "formats", "config", "tables"),
     *("machine", "blas", "runtime", "doctor", "manifest", "model"),
     *("drafts", "confidence", "decoder", "loading", "fusing", "router"),
-    *("metrics", "evaluation", "calibration", "rendering", "comparison", "gates"),
+    *("metrics", "evaluation", "calibration", "rendering", "pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project"),
     *("records", "leaks", "batches", "loss", "training", "budget", "report", "server"),
