@@ -91,7 +91,7 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where one decision's time went: milliseconds, tokens and forward passes."""
+    """Where one decision's time went: milliseconds, tokens and forward passes. Waiting for other threads counts."""
 
     total_ms: float
     prefill_ms: float

@@ -55,6 +55,7 @@ class GreedyDecoder:
         names: Sequence[str] = (),
     ) -> Generation:
         """The model's greedy answer. Raises `RequestError` for a prompt that leaves no room in the context."""
+        start = time.perf_counter()
         prompt = self.model.chat.prompt_tokens(messages)
         limit = self.model.context_length
         if limit is not None and len(prompt) + max_tokens > limit:
@@ -64,7 +65,8 @@ class GreedyDecoder:
                 hint="shorten the request, or take a base with a longer context",
             )
         with self._lock:
-            return self._decode(messages, prompt, max_tokens, draft, NameScore(self._candidates(tuple(names))))
+            name = NameScore(self._candidates(tuple(names)))
+            return self._decode(messages, prompt, max_tokens, draft, name, start)
 
     def _decode(
         self,
@@ -73,8 +75,8 @@ class GreedyDecoder:
         max_tokens: int,
         draft: Draft | None,
         name: NameScore,
+        start: float,
     ) -> Generation:
-        start = time.perf_counter()
         cache, cached = self._cache_for(messages, prompt)
         pending, passes, prefilled, ended = prompt[cached:], 0, start, False
         output: list[int] = []

@@ -29,6 +29,7 @@ WEIGHTS = "adapters.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 # Files of a base that mlx-lm may need.
 PATTERNS = ["*.json", "model*.safetensors", "*.py", "tokenizer.model", "*.tiktoken", "*.txt", "*.jinja"]
+ADAPTER_TENSORS = ("lora_a", "lora_b", "m")
 HASHED_BYTES = 64 * 1024 * 1024
 ONE_THREAD_BELOW = 30_000_000
 
@@ -183,8 +184,18 @@ def load_adapter(model: Model, folder: Path) -> None:
     except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, RuntimeError) as error:
         # mlx-lm takes the configuration's fields for granted.
         raise ModelError(f"the adapter in {folder} can't be loaded: {error}") from error
+    _check_whole(model.network, folder)
     mx.eval(model.network.parameters())
     model.network.eval()
+
+
+def _check_whole(network: Any, folder: Path) -> None:
+    """Refuse an adapter that lacks tensors: mlx-lm leaves the layers without them as they were initialised."""
+    wanted = {name for name, _ in tree_flatten(network.parameters()) if name.rpartition(".")[2] in ADAPTER_TENSORS}
+    found = set(mx.load(str(folder / WEIGHTS)))
+    missing = sorted(wanted - found)
+    if missing:
+        raise ModelError(f"the adapter in {folder} lacks {len(missing)} tensor(s): {', '.join(missing[:3])} …")
 
 
 def parameter_counts(network: Any) -> tuple[int, int]:

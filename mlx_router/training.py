@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from .batches import Batch, Plan, TokenRow, make_batch, token_rows
 from .catalogue import Catalogue, union
-from .config import TrainConfig
+from .config import PATHS, TrainConfig
 from .data import Example, read
 from .errors import CatalogueError, TrainingError
 from .interop import load_catalogue
@@ -370,7 +370,7 @@ def _finish(run: Run, watch: "_Watch") -> None:
             system=run.system,
             max_tokens=run.config.max_tokens,
             dtype=run.model.dtype,
-            config={**run.config.model_dump(), "epochs": run.epochs},
+            config=_recipe(run),
             data=run.data,
             versions={"python": found.python, **found.versions},
             metrics=metrics,
@@ -378,6 +378,16 @@ def _finish(run: Run, watch: "_Watch") -> None:
     )
     elapsed = time.perf_counter() - watch.started
     run.report({"event": "done", "adapter": str(run.folder), "elapsed_s": elapsed, **metrics})
+
+
+def _recipe(run: Run) -> dict[str, Any]:
+    """The resolved recipe; of its files only the names, since an adapter travels and this machine's folders do not."""
+    resolved = {**run.config.model_dump(), "epochs": run.epochs}
+    return {name: _file_name(value) if name in PATHS else value for name, value in resolved.items()}
+
+
+def _file_name(value: str | None) -> str | None:
+    return value if value is None else value.replace("\\", "/").rpartition("/")[2]
 
 
 def _finite(model: Model) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.numpy
 from conftest import KNOWN, Run
 
 from mlx_router.catalogue import Catalogue
@@ -145,3 +146,19 @@ def test_a_folder_without_its_weights_is_refused(name: str, content: bytes | Non
 
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"Error: the adapter in {folder} can't be loaded: ")
+
+
+def test_an_adapter_that_lacks_tensors_is_refused(folder: Path) -> None:
+    """mlx-lm would leave these layers untrained and say nothing."""
+    weights = safetensors.numpy.load_file(folder / "adapters.safetensors")
+    first = sorted(weights)[0]
+    kept = {name: value for name, value in weights.items() if name != first}
+    safetensors.numpy.save_file(kept, folder / "adapters.safetensors")
+    assert first in refusal(folder).message
+
+
+def test_no_folder_of_the_training_machine_stands_in_the_folder(adapter: Path, tmp_path: Path) -> None:
+    text = (adapter / FILE).read_text(encoding="utf-8")
+    recipe = json.loads(text)["config"]
+    assert recipe["train"] and "/" not in recipe["train"]
+    assert "/" not in recipe["adapter"]
