@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -61,7 +61,13 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--base", help="Where the base model lies, if not under the name in the adapter's manifest.")
 @click.option("--allow-leaks", is_flag=True, help="Measure although rows of the test were trained on.")
 @click.option("--near", help="Training rows: list what of the test is near one, and measure without it too.")
-@click.option("--gates", "gates_file", type=click.Path(dir_okay=False), help="Gates as YAML; flags beat it.")
+@click.option(
+    "--gates",
+    "gates_file",
+    type=click.Path(dir_okay=False),
+    envvar="MLX_ROUTER_EVAL_GATES",
+    help="Gates as YAML, metric: {min: RATE} or {max: RATE}; flags beat it.",
+)
 @click.option(
     "--gate-on",
     type=click.Choice(["point", "ci"]),
@@ -105,9 +111,7 @@ def eval_(
       mlx-router eval adapters/support --data test.jsonl --gates gates.yaml --gate-on ci --junit gates.xml
       mlx-router eval --predictions outputs.jsonl --catalogue tools.json --json
     """
-    for what, path in (("predictions", out), ("JUnit XML", junit), ("a summary", summary)):
-        if path is not None and not Path(path).parent.is_dir():
-            raise UsageError(f"there is no folder {Path(path).parent} to write {what} to")
+    _check_folders({"predictions": out, "JUnit XML": junit, "a summary": summary})
     limits = gates.merged(gates.read_gates(Path(gates_file)) if gates_file else [], flags)
     pages = Pages(folder or str(predictions), junit, junit_rows, summary, failures)
     leaks = None
@@ -131,13 +135,20 @@ def eval_(
     if as_json:
         click.echo(_json({**evaluation.to_json(), **_leaks_json(leaks, evaluation), "gates_missed": missed}))
     else:
-        click.echo(render_evaluation(evaluation, failures=failures))
-        click.echo("" if leaks is None else f"\n{render_leaks(leaks, evaluation)}", nl=leaks is not None)
+        about_leaks = f"\n\n{render_leaks(leaks, evaluation)}" if leaks is not None else ""
+        click.echo(f"{render_evaluation(evaluation, failures=failures)}{about_leaks}")
     pages.write(evaluation, verdicts, leaks, passed=not missed)
     for line in missed:
         click.echo(f"gate missed: {line}", err=True)
     if missed:
         raise click.exceptions.Exit(1)
+
+
+def _check_folders(files: dict[str, str | None]) -> None:
+    """Refuse files that could not be written; an evaluation takes too long to find out at its end."""
+    for what, path in files.items():
+        if path is not None and not Path(path).parent.is_dir():
+            raise UsageError(f"there is no folder {Path(path).parent} to write {what} to")
 
 
 def _test(
@@ -153,7 +164,7 @@ def _test(
     return router, examples, find_leaks(examples, router.manifest.data if router.manifest else {}, training)
 
 
-def _stop(leaks: Leaks, pages: "Pages", as_json: bool) -> None:
+def _stop(leaks: Leaks, pages: "Pages", as_json: bool) -> NoReturn:
     """Say what leaked, and end; nothing was measured."""
     if as_json:
         click.echo(_json({"n": leaks.rows, "leaks": leaks.to_json()}))

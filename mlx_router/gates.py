@@ -95,7 +95,12 @@ class Verdict:
     @property
     def name(self) -> str:
         """The gate as a formula."""
-        return f"{self.gate.metric} {'≤' if self.gate.metric in COSTS else '≥'} {self.gate.limit}"
+        return f"{self.gate.metric} {self.condition}"
+
+    @property
+    def condition(self) -> str:
+        """What the gate wants of its metric."""
+        return f"{'≤' if self.gate.metric in COSTS else '≥'} {self.gate.limit}"
 
 
 def judge(gates: Sequence[Gate], metrics: Metrics, basis: Basis = "point") -> list[Verdict]:
@@ -218,14 +223,14 @@ def markdown(
 
 def _gates_table(verdicts: Sequence[Verdict]) -> str:
     rows = [
-        (_md(verdict.name), *_measured(verdict.metric), "✅ met" if verdict.problem is None else "❌ missed")
-        for verdict in verdicts
+        (f"`{one.gate.metric}` {one.condition}", *_measured(one.metric), "❌ missed" if one.problem else "✅ met")
+        for one in verdicts
     ]
     return _md_table(("gate", "value", "95 % interval", "n", ""), rows)
 
 
 def _metrics_table(metrics: Metrics) -> str:
-    rows = [(_md(name), *_measured(metric)) for name, metric in metrics.items()]
+    rows = [(f"`{name}`", *_measured(metric)) for name, metric in metrics.items()]
     return _md_table(("metric", "value", "95 % interval", "n"), rows)
 
 
@@ -242,7 +247,8 @@ def _wrong_calls(evaluation: Evaluation, shown: int) -> str:
         tuple(_md(text) for text in (one.example.request, assistant_text(one.example.target), one.output))
         for one in wrong[:shown]
     ]
-    summary = f"{len(wrong)} wrong call{'s' if len(wrong) > 1 else ''}" + (f", the first {shown} of them" if len(wrong) > shown else "")
+    first = f", the first {shown} of them" if len(wrong) > shown else ""
+    summary = f"{len(wrong)} wrong call{'s' if len(wrong) > 1 else ''}{first}"
     table = _md_table(("request", "wanted", "output"), rows)
     return f"<details><summary>{summary}</summary>\n\n{table}\n\n</details>"
 

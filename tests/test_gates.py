@@ -1,13 +1,18 @@
 """Gates from a file and from flags, on points and on intervals, and the pages that a CI shows."""
 
 import json
+import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import CATALOGUE, Run, write_rows
 
 from mlx_router.calls import NoTool
+from mlx_router.cli_eval import eval_
 from mlx_router.errors import ConfigError
 from mlx_router.gates import NAMES, Case, judge, markdown, merged, read_gates, write_junit
 from mlx_router.metrics import Gate, Row, measure
@@ -179,9 +184,9 @@ def test_the_summary_is_appended_as_tables(run: Run, ten: list[object], tmp_path
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "before"
     assert [line.rpartition(": ")[2] for line in lines if line.startswith("### ")] == ["failed", "passed"]
-    assert "| exact\\_match ≥ 0.95 | 0.900 | 0.596 … 0.982 | 10 | ❌ missed |" in lines
-    assert "| exact\\_match ≥ 0.9 | 0.900 | 0.596 … 0.982 | 10 | ✅ met |" in lines
-    assert "| missed\\_call\\_rate | 0.000 | 0.000 … 0.278 | 10 |" in lines
+    assert "| `exact_match` ≥ 0.95 | 0.900 | 0.596 … 0.982 | 10 | ❌ missed |" in lines
+    assert "| `exact_match` ≥ 0.9 | 0.900 | 0.596 … 0.982 | 10 | ✅ met |" in lines
+    assert "| `missed_call_rate` | 0.000 | 0.000 … 0.278 | 10 |" in lines
     assert "<details><summary>1 wrong call</summary>" in lines
 
 
@@ -211,3 +216,44 @@ def test_help_shows_few_gates_and_all_work(run: Run, ten: list[object]) -> None:
     assert "--max-wrong-call-rate" in shown
     assert "--max-missed-call-rate" not in shown
     assert run(*ten, "--max-missed-call-rate", "0").code == 0
+
+
+# docs/ci.md
+
+
+@pytest.fixture
+def blocks() -> list[str]:
+    """The YAML of docs/ci.md: the gates file, and the workflow."""
+    text = (Path(__file__).parent.parent / "docs" / "ci.md").read_text(encoding="utf-8")
+    return re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_gates_of_the_docs_are_gates(blocks: list[str], tmp_path: Path) -> None:
+    assert len(read_gates(gates_file(tmp_path / "g.yaml", blocks[0]))) == 4
+
+
+def test_the_workflow_of_the_docs_uses_flags_that_exist(blocks: list[str]) -> None:
+    steps = yaml.safe_load(blocks[1])["jobs"]["gates"]["steps"]
+    command = next(step["run"] for step in steps if step.get("name") == "Evaluate")
+    flags = re.findall(r"--[a-z-]+", command)
+    assert len(flags) == 6
+    assert set(flags) <= {option for parameter in eval_.params for option in parameter.opts}
+
+
+@pytest.mark.parametrize("revision", ["abc123", None])
+def test_the_workflow_of_the_docs_reads_the_base(blocks: list[str], revision: str | None, tmp_path: Path) -> None:
+    steps = yaml.safe_load(blocks[1])["jobs"]["gates"]["steps"]
+    program = next(step["run"] for step in steps if step.get("id") == "base").partition("<<'END'\n")[2]
+    (tmp_path / "router.json").write_text(json.dumps({"base": {"name": "org/base", "revision": revision}}), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", program.removesuffix("END\n")],
+        env={"ADAPTER": str(tmp_path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"name=org/base\nrevision={revision or ''}\n"
+
+
+def test_gates_can_be_set_by_environment(
+    monkeypatch: pytest.MonkeyPatch, run: Run, ten: list[object], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLX_ROUTER_EVAL_GATES", str(gates_file(tmp_path / "g.yaml", "exact_match: {min: 0.95}")))
+    assert run(*ten).code == 1
