@@ -1,11 +1,14 @@
 """Test rows that an adapter has already seen: found by hashes in its manifest, or by the training rows themselves."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import partial
 from typing import Any, TypeAlias
 
 from .data import Example
-from .duplicates import clusters
+from .duplicates import clusters, fold
 from .evaluation import Evaluation
 from .findings import excerpt
 from .records import data_record, request_key
@@ -20,7 +23,7 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Near:
-    """A test row and the training row that it is near."""
+    """A test row and the most alike of the training rows that it is near."""
 
     example: Example
     other: Example
@@ -137,12 +140,17 @@ def _seen(requests: Mapping[str, Sequence[str]]) -> Seen:
 
 def _near(examples: Sequence[Example], training: Sequence[Example]) -> Iterator[Near]:
     numbers = clusters([example.request for example in (*training, *examples)])
-    first: dict[int, Example] = {}
+    members: dict[int, list[Example]] = defaultdict(list)
     for number, other in zip(numbers, training, strict=False):
-        first.setdefault(number, other)
+        members[number].append(other)
     for number, example in zip(numbers[len(training) :], examples, strict=True):
-        if number in first:
-            yield Near(example, first[number])
+        if number in members:
+            yield Near(example, max(members[number], key=partial(_likeness, example)))
+
+
+def _likeness(one: Example, other: Example) -> float:
+    """How alike two requests are, to choose from those that are near which to show."""
+    return SequenceMatcher(None, fold(one.request), fold(other.request), autojunk=False).ratio()
 
 
 def _row(example: Example) -> dict[str, Any]:

@@ -92,6 +92,14 @@ def test_a_manifest_without_keys_is_not_taken_for_a_clean_one(tmp_path: Path, da
     assert leaks.to_json() == {"checked": False, "train": [], "valid": [], "other_catalogue": [], "near": None}
 
 
+def test_of_several_near_rows_the_most_alike_is_shown(tmp_path: Path) -> None:
+    alike = ["please turn on the kitchen lamps!", "please turn on the kitchen lamp", "please turn the kitchen lamp on"]
+    test = examples(tmp_path / "test.jsonl", ["please turn on the kitchen lampp"])
+    near = find_leaks(test, {}, examples(tmp_path / "train.jsonl", alike)).near
+    assert near is not None
+    assert [found.other.request for found in near] == ["please turn on the kitchen lamp"]
+
+
 def test_many_lines_are_cut() -> None:
     assert shorten([str(number) for number in range(22)]) == [*map(str, range(20)), "… and 2 more"]
     assert shorten(["a"] * 20) == ["a"] * 20
