@@ -22,6 +22,7 @@ from phrasing import MARKS, SEED, Frame, Segment, Writer, capitalised, divide, r
 from mlx_router.calls import NoTool, Target, ToolCall
 from mlx_router.catalogue import Catalogue
 from mlx_router.data import Example, parts, rows, write
+from mlx_router.duplicates import fold
 from mlx_router.interop import catalogue_from_json
 
 HERE = Path(__file__).resolve().parent
@@ -187,7 +188,7 @@ def request_of(segments: Sequence[Segment]) -> str:
 
 
 def examples(name: str, catalogue: Catalogue, *, valid: bool, taken: set[str]) -> list[Example]:
-    """One split, shuffled; its requests are added to `taken` (casefolded), and none of those is used again."""
+    """One split, shuffled; its requests are added to `taken`, folded, and none of those is used again."""
     grammar = read_grammar(HERE / "frames" / f"{name}.txt")
     rng = random.Random(f"{SEED} {name} {'valid' if valid else 'train'}")
     writer = Writer(grammar, rng, valid=valid)
@@ -197,8 +198,8 @@ def examples(name: str, catalogue: Catalogue, *, valid: bool, taken: set[str]) -
         rows = 0
         while rows < counts[valid]:
             example = fill(next(frames), writer, catalogue)
-            if example.request.casefold() not in taken:
-                taken.add(example.request.casefold())
+            if fold(example.request) not in taken:
+                taken.add(fold(example.request))
                 made.append(example)
                 rows += 1
     rng.shuffle(made)
@@ -236,8 +237,8 @@ def fill(frame: Frame, writer: Writer, catalogue: Catalogue) -> Example:
 
 
 def requests_of_test(path: Path) -> set[str]:
-    """The casefolded requests of a test split, only to be kept out of what is made."""
-    return {request.casefold() for _, _, request, _ in (parts(row) for _, row in rows(path))}
+    """The requests of a test split without case and punctuation, only to be kept out of what is made."""
+    return {fold(request) for _, _, request, _ in (parts(row) for _, row in rows(path))}
 
 
 def generate(name: str, out: Path) -> None:

@@ -1,17 +1,16 @@
 """What a manifest keeps of the data an adapter was trained on: hashes, never the text."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from .data import Example
+from .duplicates import fold
 
 
 def request_key(request: str) -> str:
     """A request with case, white space and punctuation folded, as hash (16 hex digits)."""
-    folded = " ".join(re.findall(r"\w+", request.casefold()))
-    return hashlib.sha256((folded or request).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(fold(request).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def data_record(source: str, examples: Sequence[Example]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pytest
 from mlx_router.calls import NoTool, ToolCall
 from mlx_router.catalogue import Catalogue
 from mlx_router.data import Example, read
+from mlx_router.duplicates import fold
 from mlx_router.interop import catalogue_from_json
 from mlx_router.parsing import parse
 from mlx_router.prompts import system_message
@@ -43,9 +44,9 @@ def examples(name: str, split: str) -> list[Example]:
 
 
 def requests(name: str, split: str) -> list[str]:
-    """The casefolded requests of one split."""
+    """The requests of one split without case and punctuation."""
     return [
-        (row["request"] if "request" in row else row["messages"][1]["content"]).casefold() for row in rows(name, split)
+        fold(row["request"] if "request" in row else row["messages"][1]["content"]) for row in rows(name, split)
     ]
 
 
