@@ -62,8 +62,10 @@ def train(config: str | None, overwrite: bool, dry_run: bool, as_json: bool, **f
 @click.argument("folder", type=click.Path(file_okay=False))
 @click.argument("out", type=click.Path(file_okay=False))
 @click.option("--dequantize", is_flag=True, help="Write full-precision weights where the base is quantized.")
+@click.option("--keep-quantized", is_flag=True, help="Round to the base's bits again, which loses part of the adapter.")
 @click.option("--base", help="Where the base model lies, if not under the name in the adapter's manifest.")
-def fuse(folder: str, out: str, dequantize: bool, base: str | None) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace what is in OUT.")
+def fuse(folder: str, out: str, dequantize: bool, keep_quantized: bool, base: str | None, overwrite: bool) -> None:
     """Make a standalone model in OUT from the adapter in FOLDER; Router.load takes either.
 
     \b
@@ -72,7 +74,9 @@ def fuse(folder: str, out: str, dequantize: bool, base: str | None) -> None:
     """
     from .fusing import fuse_adapter
 
-    fuse_adapter(Path(folder), Path(out), dequantize=dequantize, base=base)
+    fuse_adapter(
+        Path(folder), Path(out), dequantize=dequantize, keep_quantized=keep_quantized, base=base, overwrite=overwrite
+    )
     click.echo(f"wrote {out}", err=True)
 
 

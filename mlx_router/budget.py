@@ -1,0 +1,204 @@
+"""What a training run takes, said before anything is downloaded: download size, disk, and memory by a plain formula.
+
+    weights      parameters × bytes of the dtype; packed (quantized) tensors as they are stored
+    optimizer    LoRA parameters × 16 bytes: weight, gradient and two moments in float32
+    activations  tokens × blocks × (14 × hidden + 5 × feed-forward) × bytes of the dtype
+    attention    rows × heads × tokens a row × tokens a row × 4 bytes × 3, of every block; on a CPU only
+    logits       tokens × vocabulary × 4 bytes × 3
+
+A batch's tokens are rows × tokens a row. The factors count what a block keeps for its backward pass.
+"""
+
+import json
+import math
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .config import TrainConfig
+from .machine import free_bytes, inspect
+
+GIB = 2**30
+FLOATS = {"F64", "F32", "F16", "BF16"}
+SIZES = {"F64": 8, "F32": 4, "U32": 4, "I32": 4, "F16": 2, "BF16": 2, "U16": 2, "U8": 1, "I8": 1, "I64": 8, "U64": 8}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+ASSUMED_ROW_TOKENS = 512
+KEPT_HIDDEN, KEPT_FEED_FORWARD, KEPT_SCORES, KEPT_LOGITS = 14, 5, 3, 3
+OPTIMIZER_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Estimated peak memory of a run in bytes, by part."""
+
+    weights: int
+    optimizer: int
+    activations: int
+    attention: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.optimizer + self.activations + self.attention + self.logits
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run takes against what the machine has; None where it can't be known before the download."""
+
+    model: str
+    download_bytes: int | None
+    cache_free_bytes: int | None
+    memory: Memory | None
+    row_tokens: int
+    memory_total_bytes: int | None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What will not fit."""
+        found = []
+        if self.memory and self.memory_total_bytes and self.memory.total > 0.75 * self.memory_total_bytes:
+            found.append(
+                "the run may not fit in memory: lower batch_size (and raise gradient_accumulation_steps), "
+                "or take a smaller or 4-bit base"
+            )
+        if self.download_bytes and self.cache_free_bytes is not None and self.download_bytes > self.cache_free_bytes:
+            found.append("the download does not fit on the disk")
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as one JSON object."""
+        memory = {**asdict(self.memory), "total": self.memory.total} if self.memory else None
+        return {**asdict(self), "memory": memory, "warnings": self.warnings}
+
+    def render(self) -> str:
+        """The same in a few lines."""
+        if self.download_bytes is None:
+            download = "download: size unknown without network"
+        elif self.download_bytes == 0:
+            download = "download: none"
+        else:
+            download = f"download: {_gib(self.download_bytes)}"
+        lines = [f"base {self.model}; {download}; free disk for models: {_gib(self.cache_free_bytes)}"]
+        if self.memory is None:
+            lines.append("memory: unknown until the base is here")
+        else:
+            lines.append(
+                f"memory: about {_gib(self.memory.total)} of {_gib(self.memory_total_bytes)} "
+                f"(weights {_gib(self.memory.weights)}, for rows of {self.row_tokens} tokens)"
+            )
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
+
+
+def estimate(config: TrainConfig) -> Budget:
+    """The budget of a recipe. The hub is asked only for sizes, and only for a base that is not here yet."""
+    folder = _local_folder(config.model, config.revision)
+    row_tokens = config.max_seq_length if isinstance(config.max_seq_length, int) else ASSUMED_ROW_TOKENS
+    cache = _cache_folder()
+    return Budget(
+        model=config.model,
+        download_bytes=0 if folder is not None else _download_bytes(config.model, config.revision),
+        cache_free_bytes=free_bytes(cache),
+        memory=memory_of(folder, config, row_tokens) if folder is not None else None,
+        row_tokens=row_tokens,
+        memory_total_bytes=inspect().memory_total_bytes,
+    )
+
+
+def memory_of(folder: Path, config: TrainConfig, row_tokens: int, *, gpu: bool | None = None) -> Memory | None:
+    """The formula at the head of this module for the base in a folder; None where it has no weights to look at."""
+    tensors = list(_tensors(folder))
+    if not tensors or not (folder / "config.json").is_file():
+        return None
+    on_gpu = os.uname().sysname == "Darwin" if gpu is None else gpu
+    shape = _shape(folder)
+    size = DTYPE_BYTES.get(config.dtype, 2 if on_gpu else 4)
+    tokens = config.batch_size * row_tokens
+    kept = KEPT_HIDDEN * shape["hidden_size"] + KEPT_FEED_FORWARD * shape["intermediate_size"]
+    scores = config.batch_size * shape["num_attention_heads"] * row_tokens**2 * 4 * KEPT_SCORES
+    return Memory(
+        weights=sum(math.prod(dims) * (size if kind in FLOATS else SIZES[kind]) for _, kind, dims in tensors),
+        optimizer=OPTIMIZER_BYTES * _lora_parameters(tensors, config),
+        activations=tokens * shape["num_hidden_layers"] * kept * size,
+        attention=0 if on_gpu else scores * shape["num_hidden_layers"],
+        logits=tokens * shape["vocab_size"] * 4 * KEPT_LOGITS,
+    )
+
+
+def _lora_parameters(tensors: list[tuple[str, str, list[int]]], config: TrainConfig) -> int:
+    """Rank × (inputs + outputs) of every linear layer in the blocks that gets LoRA."""
+    names = [config.train_on] if isinstance(config.train_on, str) else config.train_on
+    total = 0
+    for name, kind, dims in tensors:
+        layer = name.removesuffix(".weight")
+        if ".layers." not in name or layer == name or len(dims) != 2:
+            continue
+        if names == ["all_linear"] or any(layer.endswith(f".{wanted}") for wanted in names):
+            # Packed tensors hold 8 (4-bit) inputs a word; the factor is right for 4 bits and near for others.
+            total += config.rank * (dims[0] + dims[1] * (1 if kind in FLOATS else 8))
+    return total
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, str, list[int]]]:
+    """Name, type and dimensions of every tensor, from the headers of the safetensors files."""
+    for file in sorted(folder.glob("model*.safetensors")):
+        with file.open("rb") as stream:
+            (size,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(size))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                yield name, tensor["dtype"], tensor["shape"]
+
+
+def _shape(folder: Path) -> dict[str, int]:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = {**config, **config.get("text_config", {})}
+    hidden = int(config.get("hidden_size", 0))
+    defaults = {"intermediate_size": 4 * hidden, "num_attention_heads": 1, "num_hidden_layers": 1, "vocab_size": 0}
+    return {"hidden_size": hidden, **{name: int(config.get(name, value)) for name, value in defaults.items()}}
+
+
+def _local_folder(name: str, revision: str | None) -> Path | None:
+    """The folder of a base that is here already: the embedded one, a folder, or one in the hub's cache."""
+    if name == "tiny":
+        return Path(__file__).parent / "tiny"
+    if (folder := Path(name).expanduser()).is_dir():
+        return folder
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        # No name on the hub either; loading it will say so.
+        return None
+    if not isinstance(found, str) or not any(Path(found).parent.glob("model*.safetensors")):
+        return None
+    return Path(found).parent
+
+
+def _cache_folder() -> Path:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
+
+
+def _download_bytes(name: str, revision: str | None) -> int | None:
+    """The size of a base's files on the hub; None where the hub can't be asked."""
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=10)
+    except Exception:
+        # No network, offline mode, no such name: the client's errors come from an HTTP library that varies by release.
+        # Nothing is hidden: the size is reported as unknown, and loading the base says what is wrong.
+        return None
+    wanted = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken")
+    return sum(file.size or 0 for file in info.siblings or () if file.rfilename.endswith(wanted))
+
+
+def _gib(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:.0f} MiB"

@@ -1,0 +1,82 @@
+"""The budget: parts of the formula by hand, and peak memory of real runs within a factor of two."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Run
+from tiny_models import make_model
+
+from mlx_router import budget
+from mlx_router.budget import GIB, Budget, Memory, estimate, memory_of
+from mlx_router.config import TrainConfig
+
+
+def recipe(model: str, **fields: object) -> TrainConfig:
+    return TrainConfig.model_validate({"model": model, "train": "rows.jsonl", **fields})
+
+
+def test_the_parts_of_the_embedded_base_by_hand() -> None:
+    folder = Path(budget.__file__).parent / "tiny"
+    shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    hidden, blocks, heads = shape["hidden_size"], shape["num_hidden_layers"], shape["num_attention_heads"]
+    width = heads * shape["head_dim"]
+    found = memory_of(folder, recipe("tiny", batch_size=2, rank=4, train_on=["q_proj"]), 100, gpu=False)
+    assert found is not None
+    assert found.optimizer == 16 * 4 * (hidden + width) * blocks
+    assert found.logits == 200 * shape["vocab_size"] * 4 * 3
+    assert found.attention == 2 * heads * 100 * 100 * 4 * 3 * blocks
+    # Stored in two bytes, run in four.
+    assert found.weights == pytest.approx(2 * (folder / "model.safetensors").stat().st_size, rel=0.01)
+    assert memory_of(folder, recipe("tiny"), 100, gpu=True).attention == 0  # type: ignore[union-attr]
+
+
+def test_nothing_is_downloaded_for_a_base_that_is_here(tmp_path: Path) -> None:
+    assert estimate(recipe("tiny")).download_bytes == 0
+    assert estimate(recipe(str(make_model(tmp_path / "model", "llama")))).download_bytes == 0
+
+
+def test_a_base_out_of_reach_is_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    found = estimate(recipe("somebody/some-model"))
+    assert found.download_bytes is None and found.memory is None
+    assert "unknown" in found.render()
+
+
+def test_what_does_not_fit_is_warned_of() -> None:
+    small = Memory(GIB, 0, 0, 0, 0)
+    assert Budget("m", 0, GIB, small, 512, 8 * GIB).warnings == []
+    assert "memory" in Budget("m", 0, GIB, Memory(7 * GIB, 0, 0, 0, 0), 512, 8 * GIB).warnings[0]
+    assert "disk" in Budget("m", 2 * GIB, GIB, small, 512, 8 * GIB).warnings[0]
+
+
+def test_a_dry_run_stops_before_anything_is_read_or_written(tmp_path: Path, run: Run) -> None:
+    files = ("--train", str(tmp_path / "none.jsonl"), "--adapter", str(tmp_path / "a"))
+    done = run("train", *files, "--dry-run", "--json")
+    assert done.code == 0
+    assert done.json["memory"]["total"] > 0
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(("rows", "tokens"), [(8, 256), (4, 512)])
+def test_the_estimate_is_within_a_factor_of_two_of_a_step(rows: int, tokens: int) -> None:
+    """One step of loss and gradients on whole rows of the embedded base."""
+    import mlx.core as mx
+    import mlx.nn as nn
+    import numpy as np
+
+    from mlx_router.batches import Batch
+    from mlx_router.loss import answer_loss, arrays
+    from mlx_router.model import add_lora, load_base
+
+    config = recipe("tiny", batch_size=rows)
+    model = load_base("tiny")
+    add_lora(model, train_on="all_linear", rank=16, scale=2.0, dropout=0.0, layers=-1)
+    suffix = np.full((rows, tokens + 1), 5, np.int32)
+    batch = Batch(np.zeros(0, np.int32), suffix, np.array([[tokens - 20, tokens]] * rows, np.int32), ("",) * rows)
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    mx.eval(nn.value_and_grad(model.network, answer_loss)(model.network, *arrays(batch, 1.0)))
+    estimated = memory_of(model.folder, config, tokens, gpu=False)
+    assert estimated is not None
+    assert 0.5 < estimated.total / mx.get_peak_memory() < 2.0
