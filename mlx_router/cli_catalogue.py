@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from .catalogue import Catalogue, Problem
+from .catalogue import Catalogue
 from .errors import RouterError
 from .interop import inspect_json, load_catalogue, read_json
 from .prompts import Style, system_message
+from .schemas import Problem
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

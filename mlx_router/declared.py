@@ -31,9 +31,10 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import PydanticJsonSchemaWarning
 
 from .calls import NO_TOOL
-from .catalogue import Catalogue, Schema, Tool
+from .catalogue import Catalogue, Tool
 from .docstrings import parameter_descriptions, summary
 from .errors import CatalogueError
+from .schemas import Schema
 
 Model: TypeAlias = type[BaseModel]
 Function: TypeAlias = Callable[..., Any]

@@ -12,7 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from .calls import NO_TOOL, REASON_CODES
-from .catalogue import Catalogue, Schema, Tool
+from .catalogue import Catalogue, Tool
+from .schemas import Schema
 
 HEAD = '{"tool":"'
 ARGUMENTS = '","arguments":{'

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .calls import Outcome, ToolCall
-from .catalogue import Catalogue, Schema, Tool
+from .catalogue import Catalogue, Tool
 from .duplicates import fold
+from .schemas import Schema
 
 UNITS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from .catalogue import Catalogue, Problem, Tool, read_tools
+from .catalogue import Catalogue, Tool, read_tools
 from .declared import (
     declares_tool,
     from_declarations,
@@ -29,6 +29,7 @@ from .declared import (
     union_members,
 )
 from .errors import CatalogueError
+from .schemas import Problem
 
 __all__ = [
     "catalogue_from_json",

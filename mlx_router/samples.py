@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from .catalogue import Schema, Tool
+from .catalogue import Tool
 from .patterns import NoSample, from_pattern
+from .schemas import Schema
 
 MAX_DEPTH = 8
 OPTIONAL_SHARE = 0.3

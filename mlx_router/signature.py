@@ -14,8 +14,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .catalogue import FORMATS, Catalogue, Schema, Tool
+from .catalogue import Catalogue, Tool
 from .errors import CatalogueError
+from .schemas import FORMATS, Schema
 
 TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "null"}
 NAMES = {short: full for full, short in TYPES.items()} | {full: full for full in TYPES} | {"None": "null"}

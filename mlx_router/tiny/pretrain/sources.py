@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ...calls import NO_TOOL, NoTool, ToolCall
-from ...catalogue import Catalogue, Schema, Tool
+from ...catalogue import Catalogue, Tool
 from ...errors import DataError
+from ...schemas import Schema
 from . import lexicon
 from .generator import Episode, SyntheticEpisodes, Turn, chitchat, elsewhere, instructions, no_tool
 from .tools import NAME_STYLES, name_words, opaque_name, styled

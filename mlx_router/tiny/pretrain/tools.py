@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...catalogue import Schema, Tool
+from ...catalogue import Tool
+from ...schemas import Schema
 from . import lexicon
 from .lexicon import Verb
 from .values import Words, clean, invented
@@ -265,7 +266,7 @@ def _random_enum(rng: random.Random, words: Words) -> tuple[str, dict[str, tuple
     choices: dict[str, tuple[str, ...]] = {}
     for _ in range(rng.randint(2, 6)):
         said = clean(words.scramble(rng, 1, rng.choice((1, 1, 2)))).lower()
-        if re.fullmatch("[a-z ]+", said):
+        if re.fullmatch("[a-z ]{3,}", said):
             choices[change(said.replace(" ", "_"))] = (said,)
     return name, choices if len(choices) > 1 else {"first": ("first",), "second": ("second",)}
 
