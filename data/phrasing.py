@@ -23,6 +23,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mlx_router.grounding import TENS, UNITS
+
 SEED = 20261123
 HELD_OUT = 0.15
 LONG_LIST = 8
@@ -31,11 +33,7 @@ MAX_TRIES = 40
 SLOT = re.compile(r"\{(!?)(?:(\w+)=)?([\w:-]+)\}")
 CHOICE = re.compile(r"\(([^()]*)\)")
 MARKS = str.maketrans("", "", "^~")
-ONES = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
-)
-TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+
 
 
 @dataclass(frozen=True)
@@ -209,11 +207,11 @@ def divide_options(options: Sequence[str], name: str) -> tuple[list[str], Sequen
 def in_words(number: int, joint: str) -> str:
     """A number up to a hundred in words."""
     if number < 20:
-        return ONES[number]
+        return UNITS[number]
     if number == 100:
         return "one hundred"
     ten, one = divmod(number, 10)
-    return TENS[ten - 2] + (f"{joint}{ONES[one]}" if one else "")
+    return TENS[ten - 2] + (f"{joint}{UNITS[one]}" if one else "")
 
 
 def capitalised(text: str) -> str:

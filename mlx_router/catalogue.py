@@ -1,7 +1,7 @@
 """The catalogue: tools with JSON Schema parameters in canonical form, looked up, hashed, and held against arguments.
 
-The canonical form of the parameters is that of `schemas`; models see parameters in their declared order, so the order is
-part of the hash.
+The canonical form of the parameters is that of `schemas`. Models see parameters in their declared order, so the order
+is part of the hash.
 
 Beside its parameters a tool may say how they are compared with gold ones (`compare`, see `matching`). No model sees
 that, so it is kept in files but is no part of the hash.

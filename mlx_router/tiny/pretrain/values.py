@@ -6,13 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...grounding import TENS, UNITS
 from . import lexicon
-
-ONES = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
-)
-TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 
 @dataclass(frozen=True)
@@ -153,7 +148,7 @@ def clock(rng: random.Random) -> str:
         f"{hour}{rng.choice(('', ':30', ':15', ':45'))}{rng.choice(('am', 'pm', ' am', ' pm', ' AM', 'PM'))}",
         rng.choice(("noon", "midnight", "lunchtime")),
         rng.choice(
-            (f"{hour} o'clock", f"half past {ONES[hour]}", f"quarter to {ONES[hour]}", f"{ONES[hour]} at night")
+            (f"{hour} o'clock", f"half past {UNITS[hour]}", f"quarter to {UNITS[hour]}", f"{UNITS[hour]} at night")
         ),
     )
     return rng.choices(forms, (40, 45, 5, 10))[0]
@@ -218,11 +213,11 @@ def name(rng: random.Random, words: Words) -> str:
 def number_words(number: int) -> str:
     """0 to 100 in words, 21 -> twenty one."""
     if number < 20:
-        return ONES[number]
+        return UNITS[number]
     if number == 100:
         return "a hundred"
     tens, ones = divmod(number, 10)
-    return TENS[tens - 2] + (f" {ONES[ones]}" if ones else "")
+    return TENS[tens - 2] + (f" {UNITS[ones]}" if ones else "")
 
 
 def integer(rng: random.Random, least: int = 1, most: int | None = None) -> Said:
