@@ -24,11 +24,11 @@ from .records import data_record
 from .runtime import inspect
 
 import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)
-import mlx.optimizers as optim  # isort: skip
 from mlx.utils import tree_flatten  # isort: skip
 from mlx_lm.tuner.callbacks import TrainingCallback  # isort: skip
 from mlx_lm.tuner.trainer import TrainingArgs, train as mlx_lm_train  # isort: skip
 
+from .optimizer import ClippedAdamW  # isort: skip
 from .loss import answer_loss, arrays, mean_loss, shared_prefix_problem  # isort: skip
 
 CHECKPOINTS = "checkpoints"
@@ -183,42 +183,6 @@ def _valid_batches(rows: list[TokenRow], config: TrainConfig, shared: bool) -> l
         return []
     plan = Plan(rows, batch_size=config.batch_size, accumulation=1, seed=0, shared_prefix=shared)
     return [batch for group in plan.epoch(0) for batch in group]
-
-
-def learning_rates(config: TrainConfig, updates: int) -> Callable[[mx.array], mx.array]:
-    """The learning rate by number of updates done: linear warm-up from 0, rounded up, then the schedule down to 0."""
-    warmup = math.ceil(config.warmup_ratio * updates)
-
-    def rate(step: mx.array) -> mx.array:
-        done = step.astype(mx.float32)
-        progress = mx.clip((done - warmup) / max(1, updates - warmup), 0.0, 1.0)
-        shapes = {
-            "cosine": 0.5 * (1.0 + mx.cos(math.pi * progress)),
-            "linear": 1.0 - progress,
-            "constant": mx.ones_like(progress),
-        }
-        return config.learning_rate * mx.where(done < warmup, done / max(1, warmup), shapes[config.lr_schedule])
-
-    return rate
-
-
-class ClippedAdamW(optim.AdamW):  # type: ignore[misc]
-    """AdamW with bias correction that first clips the gradients' global norm."""
-
-    def __init__(self, config: TrainConfig, updates: int) -> None:
-        super().__init__(
-            learning_rate=learning_rates(config, updates),
-            betas=[config.adam_beta1, config.adam_beta2],
-            eps=config.adam_epsilon,
-            weight_decay=config.weight_decay,
-            bias_correction=True,
-        )
-        self.max_grad_norm = config.max_grad_norm
-
-    def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
-        if self.max_grad_norm is not None:
-            gradients, _ = optim.clip_grad_norm(gradients, self.max_grad_norm)
-        return super().apply_gradients(gradients, parameters)
 
 
 class _Watch(TrainingCallback):  # type: ignore[misc]

@@ -16,7 +16,8 @@ from mlx_router.config import TrainConfig
 from mlx_router.errors import ModelError, RequestError, TrainingError
 from mlx_router.loss import answer_loss, arrays
 from mlx_router.model import BACKEND
-from mlx_router.training import ClippedAdamW, prepare_run, train
+from mlx_router.optimizer import ClippedAdamW, learning_rates
+from mlx_router.training import prepare_run, train
 
 import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)
 import mlx.nn as nn  # isort: skip
@@ -74,7 +75,7 @@ def test_the_other_schedules_go_down_in_a_line_or_stay() -> None:
         config = TrainConfig.model_validate(
             {"train": "x.jsonl", "learning_rate": 1.0, "warmup_ratio": 0.2, "lr_schedule": schedule}
         )
-        rate = training.learning_rates(config, 10)
+        rate = learning_rates(config, 10)
         return [float(rate(mx.array(step)).item()) for step in range(10)]
 
     assert rates("linear") == pytest.approx([0, 0.5, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
