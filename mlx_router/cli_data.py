@@ -134,8 +134,7 @@ def chat_format(name: str) -> "ChatFormat":
 
 def context_length(name: str) -> int | None:
     """The longest sequence that a base was made for, in tokens; None if it does not say."""
-    from .model import find_base
+    from . import model
 
-    config = json.loads((find_base(name)[0] / "config.json").read_text(encoding="utf-8"))
-    found = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
-    return int(found) if found else None
+    config = json.loads((model.find_base(name)[0] / "config.json").read_text(encoding="utf-8"))
+    return model.context_length(config)

@@ -49,9 +49,7 @@ class Model:
     @property
     def context_length(self) -> int | None:
         """The longest sequence that the model was made for, in tokens; None if it does not say."""
-        text_config = self.config.get("text_config", {})
-        found = self.config.get("max_position_embeddings") or text_config.get("max_position_embeddings")
-        return int(found) if found else None
+        return context_length(self.config)
 
     @property
     def quantized(self) -> bool:
@@ -69,6 +67,13 @@ class Model:
             tokenizer_hash=_file_hash(self.folder / "tokenizer.json", self.folder / "tokenizer.model"),
             template_hash=self.chat.template_hash,
         )
+
+
+def context_length(config: dict[str, Any]) -> int | None:
+    """The longest sequence that a base was made for, by its config.json, in tokens; None if that does not say."""
+    text_config = config.get("text_config", {})
+    found = config.get("max_position_embeddings") or text_config.get("max_position_embeddings")
+    return int(found) if found else None
 
 
 def find_base(name: str, revision: str | None = None) -> tuple[Path, str | None]:
