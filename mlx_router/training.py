@@ -248,7 +248,7 @@ class _Watch(TrainingCallback):  # type: ignore[misc]
         self.losses, self.tokens, self.answer_tokens, self.since = [], 0, 0, now
 
     def _end_of_epoch(self) -> None:
-        run = self.run
+        run, begun = self.run, time.perf_counter()
         epoch = -(-self.update // run.plan.updates_per_epoch)
         loss = mean_loss(run.model.network, run.valid) if run.valid else None
         if not _finite(run.model):
@@ -264,7 +264,7 @@ class _Watch(TrainingCallback):  # type: ignore[misc]
                 self.best = (loss, path)
         run.report({"event": "checkpoint", "epoch": epoch, "file": str(path)})
         # Validation is no training time.
-        self.since = time.perf_counter()
+        self.since += time.perf_counter() - begun
 
 
 def _fit(run: Run) -> "_Watch":

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -310,6 +311,28 @@ def test_validation_does_not_change_the_run(tmp_path: Path) -> None:
     folder = train(config.model_copy(update=update), nowhere)
     last: Any = mx.load(str(folder / "checkpoints" / "epoch-002.safetensors"))
     assert largest_difference(without, {name: np.array(value) for name, value in last.items()}) == 0
+
+
+def test_the_rate_counts_training_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which a micro-batch takes a second, and a checkpoint, after every second update, a hundred."""
+    clock, sizes, events = [0.0], [], []
+
+    def seconds_pass(batch: Any, weight: float) -> Any:
+        clock[0] += 1.0
+        sizes.append(batch.prefix.size + batch.suffix.size)
+        return arrays(batch, weight)
+
+    def slow_save(*_: Any) -> None:
+        clock[0] += 100.0
+
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(training, "arrays", seconds_pass)
+    save = training._save_weights
+    monkeypatch.setattr(training, "_save_weights", lambda *given: (slow_save(), save(*given))[1])
+    config = make_recipe(tmp_path, batch_size=6, epochs=3, log_every=3)
+    train(config, events.append)
+    first = next(event for event in events if event["event"] == "progress")
+    assert first["tokens_per_second"] == pytest.approx(sum(sizes[:3]) / 3.0)
 
 
 def test_nothing_is_printed_but_what_the_report_prints(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
