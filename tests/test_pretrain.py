@@ -15,8 +15,9 @@ from mlx_router.parsing import parse
 from mlx_router.prompts import assistant_text, system_message
 from mlx_router.tiny.pretrain import lexicon
 from mlx_router.tiny.pretrain.generator import Episode, SyntheticEpisodes
+from mlx_router.tiny.pretrain.mixture import load_mixture
 from mlx_router.tiny.pretrain.requests import Voice, call_request, idle_request, impossible_request, partial_request
-from mlx_router.tiny.pretrain.sources import LEFT_OUT, command_of, load_set, load_sets, mixture
+from mlx_router.tiny.pretrain.sources import LEFT_OUT, RealEpisodes, command_of, load_set, load_sets
 from mlx_router.tiny.pretrain.tools import Naming, make_tool
 from mlx_router.tiny.pretrain.values import Words, number_words
 
@@ -161,11 +162,10 @@ def test_values_are_copied_as_the_request_writes_them_and_inferred_ones_left_out
 
 
 def test_real_episodes_fit_their_cut_and_renamed_catalogues(real_sets: Path) -> None:
-    source = mixture(11, load_sets(real_sets), Words())
-    assert source.real is not None
+    source = RealEpisodes(random.Random(11), load_sets(real_sets), Words())
     codes = set()
     for _ in range(150):
-        episode = source.real.episode(8)
+        episode = source.episode(8)
         for turn in episode.turns:
             assert parse(assistant_text(turn.target, episode.catalogue), episode.catalogue) == turn.target, turn
             codes.add(turn.target.code if isinstance(turn.target, NoTool) else "call")
@@ -207,9 +207,9 @@ def test_packed_rows_keep_their_length_and_learn_only_answers() -> None:
     from mlx_router.tiny.pretrain.packing import Encoder, Packer
 
     encoder = Encoder(BASE / "tokenizer.json")
-    packer = Packer(encoder, mixture(13, [], Words()), 512, random.Random(0))
+    packer = Packer(encoder, load_mixture("")(13), 768, random.Random(0))
     for row in (packer.row() for _ in range(10)):
-        assert len(row.tokens) <= 512
+        assert len(row.tokens) <= 768
         assert len(row.tokens) == len(row.episodes) == len(row.turns) == len(row.positions) == len(row.learnt)
         assert row.requests == len({pair for pair in zip(row.episodes, row.turns, strict=True) if pair[1]})
         learnt = encoder.tokenizer.decode([t for t, yes in zip(row.tokens, row.learnt, strict=True) if yes])
@@ -217,9 +217,10 @@ def test_packed_rows_keep_their_length_and_learn_only_answers() -> None:
 
 
 def tiny_base(folder: Path) -> Path:
+    vocabulary = json.loads((BASE / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     config = {
-        **{"vocab_size": 2048, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "head_dim": 16},
-        **{"num_attention_heads": 2, "rms_norm_eps": 1e-6, "rope_theta": 10000.0},
+        **{"vocab_size": vocabulary, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64},
+        **{"head_dim": 16, "num_attention_heads": 2, "rms_norm_eps": 1e-6, "rope_theta": 10000.0},
     }
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")

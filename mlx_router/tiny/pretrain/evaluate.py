@@ -1,6 +1,6 @@
 """Report what a base does without any tuning: `python -m mlx_router.tiny.pretrain.evaluate --data DIR [--model DIR]`.
 
-Real sets give their valid rows, never a test row; synthetic tools give things and phrasings that training never saw.
+Real sets give their valid rows, never a test row; scenes and synthetic tools give what training never saw.
 """
 
 import argparse
@@ -21,7 +21,9 @@ from ...model import load_base
 from ...parsing import parse_target
 from ...prompts import conversation, system_message
 from ...router import read_outcome
-from .generator import SyntheticEpisodes
+from .episodes import SceneEpisodes
+from .generator import Episode, SyntheticEpisodes
+from .scenes import held_scenes, kept, load_scenes, training_scenes
 from .values import Words
 
 REAL_SETS = ("snips_mix", "sgd_first_turn", "hwu64")
@@ -42,13 +44,32 @@ class Question:
     alternatives: tuple[Target, ...] = ()
 
 
-def synthetic_questions(held_things: bool, held_phrases: bool, count: int) -> list[Question]:
-    """Requests to synthetic tools that training has not seen."""
-    source = SyntheticEpisodes(random.Random(SEED), Words(), held_things, held_phrases)
-    episodes = [source.episode(TURNS) for _ in range(-(-count // TURNS))]
+def questions(episodes: Sequence[Episode], count: int) -> list[Question]:
+    """The episodes' turns as questions, this many at the most."""
     return [Question(turn.request, episode.catalogue, turn.target) for episode in episodes for turn in episode.turns][
         :count
     ]
+
+
+def synthetic_questions(held_things: bool, held_phrases: bool, count: int) -> list[Question]:
+    """Requests to synthetic tools that training has not seen."""
+    source = SyntheticEpisodes(random.Random(SEED), Words(), held_things, held_phrases)
+    return questions([source.episode(TURNS) for _ in range(-(-count // TURNS))], count)
+
+
+def scene_questions(held: bool, count: int, tools: int = 0) -> list[Question]:
+    """Requests of scenes that training has not seen; else unseen texts of those that it has.
+
+    Catalogues are the scenes' own, as written; `tools` fills them up with other scenes' tools to this number.
+    """
+    names, trained = held_scenes(), training_scenes()
+    if held:
+        scenes = [scene for scene in load_scenes() if scene.name in names]
+    else:
+        scenes = [kept(scene, held=True) for scene in load_scenes() if scene.name not in names]
+        scenes = [scene for scene in scenes if any(tool.calls for tool in scene.tools)]
+    source = SceneEpisodes(random.Random(SEED), Words(), scenes, trained, (tools,), plain=True)
+    return questions([source.episode(TURNS) for _ in range(-(-count // TURNS))], count)
 
 
 def real_questions(folder: Path, count: int) -> list[Question]:
@@ -118,16 +139,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="tiny", help="model folder; the embedded base without it")
     parser.add_argument("--data", default="", help="folder of the real sets; without it, synthetic tools alone")
     parser.add_argument("--rows", type=int, default=300, help="rows a set at the most")
+    parser.add_argument("--tools", type=int, nargs="*", default=[], help="sizes of catalogues to try besides")
+    parser.add_argument("--synthetic", action="store_true", help="synthetic tools too")
     parser.add_argument("--show", type=int, default=0, help="wrong answers a set to show")
     options = parser.parse_args(arguments)
     decoder = GreedyDecoder(load_base(options.model))
-    sets = {name: synthetic_questions(*held, options.rows) for name, held in SYNTHETIC_SETS.items()}
+    sets = {"unseen scenes": scene_questions(True, options.rows), "unseen texts": scene_questions(False, options.rows)}
+    sets |= {f"unseen scenes, {count} tools": scene_questions(True, options.rows, count) for count in options.tools}
+    if options.synthetic:
+        sets |= {name: synthetic_questions(*held, options.rows) for name, held in SYNTHETIC_SETS.items()}
     if options.data:
         sets |= {name: real_questions(Path(options.data) / name, options.rows) for name in REAL_SETS}
     report = {}
     for name, questions in sets.items():
         answered = answer(decoder, questions)
         report[name] = figures([row for _, row, _ in answered])
+        print(f"{name}: {report[name]}", file=sys.stderr, flush=True)
         wrong = [(question, text) for question, row, text in answered if not row.right_or_alternative]
         for question, text in random.Random(SEED).sample(wrong, min(options.show, len(wrong))):
             print(f"{name}: {question.request!r}\n  wanted {question.target!r}\n  got    {text}", file=sys.stderr)

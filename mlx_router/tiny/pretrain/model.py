@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 Weights: TypeAlias = dict[str, torch.Tensor]
+EMBEDDING_DEVIATION = 0.02
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 EMBEDDING = "model.embed_tokens.weight"
+OWN, PROJECTION = "embedding.own", "embedding.projection"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def random_weights(shape: Shape, seed: int) -> Weights:
         if len(size) == 1:
             weights[name] = torch.ones(size)
             continue
-        deviation = 0.02 if name == EMBEDDING else 0.8 / math.sqrt(size[1])
+        deviation = EMBEDDING_DEVIATION if name == EMBEDDING else 0.8 / math.sqrt(size[1])
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             deviation /= math.sqrt(2 * shape.num_hidden_layers)
         weights[name] = torch.randn(size, generator=generator) * deviation
@@ -70,39 +72,62 @@ def tensor_sizes(shape: Shape) -> dict[str, tuple[int, ...]]:
     return sizes
 
 
+def split_embedding(weights: Weights, vectors: torch.Tensor, projection: torch.Tensor) -> Weights:
+    """The weights with an embedding of two parts: the vectors' projection, and each token's own."""
+    rest = {name: weight for name, weight in weights.items() if name != EMBEDDING}
+    scale = EMBEDDING_DEVIATION * math.sqrt(projection.shape[1])
+    return {**rest, OWN: weights[EMBEDDING], PROJECTION: projection * scale}
+
+
 @dataclass
 class Model:
-    """Shape and weights, and the computation."""
+    """Shape and weights, and the computation.
+
+    With `vectors` (vocabulary, W) the embedding is what `split_embedding` makes of it.
+    """
 
     shape: Shape
     weights: Weights
+    vectors: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         half = torch.arange(0, self.shape.head_dim, 2).float() / self.shape.head_dim
         self.frequencies = 1 / self.shape.rope_theta**half
 
-    def hidden(self, tokens: torch.Tensor, positions: torch.Tensor, bias: torch.Tensor, dtype: Any) -> torch.Tensor:
+    def embedding(self) -> torch.Tensor:
+        """(vocabulary, D): the embedding, which is the output head too."""
+        if self.vectors is None:
+            return self.weights[EMBEDDING]
+        return self.weights[OWN] + self.vectors @ self.weights[PROJECTION]
+
+    def hidden(
+        self, embedding: torch.Tensor, tokens: torch.Tensor, positions: torch.Tensor, bias: torch.Tensor, dtype: Any
+    ) -> torch.Tensor:
         """Last hidden states (B, T, D). `bias` (B, 1, T, T) is added to the attention scores."""
         angles = positions.unsqueeze(-1).float() * self.frequencies
         cos, sin = angles.cos().unsqueeze(2).to(dtype), angles.sin().unsqueeze(2).to(dtype)
-        x = F.embedding(tokens, self.weights[EMBEDDING]).to(dtype)
+        x = F.embedding(tokens, embedding).to(dtype)
         for layer in range(self.shape.num_hidden_layers):
             at = f"model.layers.{layer}."
             x = x + self._attention(at + "self_attn.", self._norm(at + "input_layernorm", x), cos, sin, bias)
             x = x + self._mlp(at + "mlp.", self._norm(at + "post_attention_layernorm", x))
         return self._norm("model.norm", x)
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Scores of all tokens for each hidden state."""
-        return F.linear(hidden, self.weights[EMBEDDING].to(hidden.dtype)).float()
-
     def loss(
-        self, tokens: torch.Tensor, learnt: torch.Tensor, positions: torch.Tensor, bias: torch.Tensor, dtype: Any
+        self,
+        tokens: torch.Tensor,
+        before: torch.Tensor,
+        weight: torch.Tensor,
+        positions: torch.Tensor,
+        bias: torch.Tensor,
+        dtype: Any,
     ) -> torch.Tensor:
-        """Mean cross-entropy of the tokens that are learnt (B, T), each predicted from the one before it."""
-        hidden = self.hidden(tokens, positions, bias, dtype)[:, :-1]
-        chosen = learnt[:, 1:]
-        return F.cross_entropy(self.logits(hidden[chosen]), tokens[:, 1:][chosen])
+        """Mean cross-entropy of the tokens after the flat places `before` (K) of (B, T), each with its weight (K)."""
+        embedding = self.embedding()
+        hidden = self.hidden(embedding, tokens, positions, bias, dtype).flatten(0, 1)[before]
+        logits = F.linear(hidden, embedding.to(dtype)).float()
+        losses = F.cross_entropy(logits, tokens.flatten()[before + 1], reduction="none")
+        return (losses * weight).sum() / weight.sum()
 
     def _norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, (x.shape[-1],), self.weights[f"{name}.weight"].to(x.dtype), self.shape.rms_norm_eps)
@@ -158,6 +183,8 @@ def export(model: Model, base: Path, folder: Path, dtype: Any = torch.float16) -
         if (base / name).resolve() != (folder / name).resolve():
             shutil.copyfile(base / name, folder / name)
     aside = folder / "model.safetensors.tmp"
-    tensors = {name: tensor.detach().to(dtype).contiguous() for name, tensor in model.weights.items()}
+    weights = {name: tensor for name, tensor in model.weights.items() if name not in (OWN, PROJECTION)}
+    weights[EMBEDDING] = model.embedding()
+    tensors = {name: tensor.detach().to(dtype).contiguous() for name, tensor in weights.items()}
     save_file(tensors, aside, metadata={"format": "pt"})
     aside.replace(folder / "model.safetensors")

@@ -16,7 +16,7 @@ from ...catalogue import Catalogue
 from ...prompts import assistant_text, system_message
 from .generator import Episode, Turn
 
-MAX_TURNS = 12
+MAX_TURNS = 14
 SHORTEST_USEFUL = 160  # tokens; a rest of a row below this is left empty
 PADDING = -1
 
@@ -37,6 +37,10 @@ class Row:
     positions: list[int] = field(default_factory=list)
     learnt: list[bool] = field(default_factory=list)
     requests: int = 0
+
+    def inner(self, at: int) -> bool:
+        """Tell whether a token is neither the first nor the last of what is learnt together."""
+        return self.learnt[at - 1] and at + 1 < len(self.learnt) and self.learnt[at + 1]
 
 
 class Encoder:

@@ -19,7 +19,7 @@ from ...catalogue import Catalogue, Tool
 from ...errors import DataError
 from ...schemas import Schema
 from . import lexicon
-from .generator import Episode, SyntheticEpisodes, Turn, chitchat, elsewhere, instructions, no_tool
+from .generator import Episode, Turn, chitchat, elsewhere, instructions, no_tool
 from .tools import NAME_STYLES, name_words, opaque_name, styled
 from .values import Words
 
@@ -39,7 +39,6 @@ SETS: dict[str, tuple[float, str]] = {
     "taskmaster4": (0.01, "coffee shop"),
     "cambridge_woz": (0.01, "restaurant"),
 }
-SYNTHETIC_SHARE = 0.5
 # The example of the project's brief has to be met unseen, so its tools and their like are left out.
 LEFT_OUT = re.compile(r"track_order|order_status|order_checks|request_refund|escalate", re.IGNORECASE)
 COMMANDS = frozenset(lexicon.COMMANDS)
@@ -329,25 +328,3 @@ def _parameters(rng: random.Random, tool: Tool, rows: Sequence[Row], camel: bool
         "required": [new[name] for name in required],
     }
     return schema, new
-
-
-@dataclass
-class Mixture:
-    """Synthetic and real episodes in turn, seeded; what training reads."""
-
-    rng: random.Random
-    synthetic: SyntheticEpisodes
-    real: RealEpisodes | None
-
-    def episode(self, turns: int) -> Episode:
-        """One episode of either sort."""
-        if self.real is None or self.rng.random() < SYNTHETIC_SHARE:
-            return self.synthetic.episode(turns)
-        return self.real.episode(turns)
-
-
-def mixture(seed: int, sets: Sequence[RealSet], words: Words) -> Mixture:
-    """The training mixture of a seed; without real sets, synthetic episodes alone."""
-    rng = random.Random(seed)
-    real = RealEpisodes(random.Random(rng.random()), sets, words) if sets else None
-    return Mixture(rng, SyntheticEpisodes(random.Random(rng.random()), words), real)

@@ -19,15 +19,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from .model import Model, Shape, attention_bias, export, load_weights, random_weights
+from .mixture import load_mixture
+from .model import Model, Shape, attention_bias, export, load_weights, random_weights, split_embedding
 from .optimizer import Optimizer
 from .packing import PADDING, Encoder, Packer, Row
-from .sources import RealSet, load_sets, mixture, request_texts
-from .values import Words
+from .semantics import WORD, first_projection, word_vectors
 
 # Tokens of a row, in turn, so that short rows are cheap and long catalogues are seen.
-LENGTHS = (512, 768, 768, 1024)
+LENGTHS = (512, 768, 768, 512, 768, 768, 512, 768, 768, 2048)
 TOKENS_PER_STEP = 6144
+LEARNT_PER_STEP = 1664  # answers' tokens that a step learns at the most; the same number always, for compiled code
 WARMUP_STEPS = 60
 FULL_UNTIL = 0.25  # part of the time at the full learning rate
 REPORT_EVERY = 20
@@ -49,6 +50,8 @@ class Settings:
     checkpoint_minutes: float
     port: int
     dtype: str
+    semantics: str
+    compile: bool
 
 
 @dataclass
@@ -64,10 +67,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows as tensors (B, T)."""
+    """Rows as tensors (B, T); flat places before the tokens that are learnt, and their weights (K)."""
 
     tokens: torch.Tensor
-    learnt: torch.Tensor
+    before: torch.Tensor
+    weight: torch.Tensor
     positions: torch.Tensor
     bias: torch.Tensor
     requests: int
@@ -76,29 +80,40 @@ class Batch:
 class Data:
     """Batches that depend on nothing but seed, rank and step, so that a restart repeats none and skips none."""
 
-    def __init__(self, sets: Sequence[RealSet], encoder: Encoder, seed: int, rank: int, dtype: Any) -> None:
-        self.sets, self.encoder, self.seed, self.rank, self.dtype = sets, encoder, seed, rank, dtype
-        self.words = Words.of(request_texts(sets)) if sets else Words()
+    def __init__(self, data: str, encoder: Encoder, seed: int, rank: int, dtype: Any) -> None:
+        self.encoder, self.seed, self.rank, self.dtype = encoder, seed, rank, dtype
+        tokens = sorted(encoder.tokenizer.get_vocab())
+        self.mixture = load_mixture(data, [token for token in tokens if WORD.fullmatch(token) and len(token) > 3])
 
     def batch(self, step: int) -> Batch:
         """The batch of one step."""
         rng = random.Random(f"{self.seed}/{self.rank}/{step}")
         length = LENGTHS[step % len(LENGTHS)]
-        source = mixture(rng.getrandbits(64), self.sets, self.words)
-        packer = Packer(self.encoder, source, length, rng)
-        return as_batch([packer.row() for _ in range(TOKENS_PER_STEP // length)], length, self.dtype)
+        packer = Packer(self.encoder, self.mixture(rng.getrandbits(64)), length, rng)
+        return as_batch([packer.row() for _ in range(TOKENS_PER_STEP // length)], length, self.dtype, rng)
 
 
-def as_batch(rows: Sequence[Row], length: int, dtype: Any) -> Batch:
+def as_batch(rows: Sequence[Row], length: int, dtype: Any, rng: random.Random) -> Batch:
     """Rows padded to one length."""
 
     def padded(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
         return torch.tensor([[*row, *[fill] * (length - len(row))] for row in values])
 
     episodes, turns = padded([row.episodes for row in rows], PADDING), padded([row.turns for row in rows], PADDING)
+    # The first token of an answer and the last say nothing new; a quarter of them will do.
+    places = [
+        number * length + at - 1
+        for number, row in enumerate(rows)
+        for at, learnt in enumerate(row.learnt)
+        if learnt and (rng.random() < 0.25 or row.inner(at))
+    ]
+    if len(places) > LEARNT_PER_STEP:
+        places = sorted(rng.sample(places, LEARNT_PER_STEP))
+    empty = LEARNT_PER_STEP - len(places)
     return Batch(
         padded([row.tokens for row in rows], 0),
-        padded([row.learnt for row in rows], 0).bool(),
+        torch.tensor(places + [0] * empty),
+        torch.tensor([1.0] * len(places) + [0.0] * empty),
         padded([row.positions for row in rows], 0),
         attention_bias(episodes, turns, dtype),
         sum(row.requests for row in rows),
@@ -111,12 +126,16 @@ class Run:
     def __init__(self, settings: Settings, rank: int) -> None:
         self.settings, self.rank = settings, rank
         self.out, self.base, self.dtype = Path(settings.out), Path(settings.base), DTYPES[settings.dtype]
-        sets = load_sets(Path(settings.data)) if settings.data else []
-        self.data = Data(sets, Encoder(self.base / "tokenizer.json"), settings.seed, rank, self.dtype)
+        encoder = Encoder(self.base / "tokenizer.json")
+        self.data = Data(settings.data, encoder, settings.seed, rank, self.dtype)
         shape = Shape.read(self.base)
         weights = load_weights(Path(settings.init)) if settings.init else random_weights(shape, settings.seed)
-        self.model = Model(shape, {name: weight.requires_grad_() for name, weight in weights.items()})
-        self.optimizer = Optimizer(self.model.weights)
+        vectors = word_vectors(encoder.tokenizer, Path(settings.semantics)) if settings.semantics else None
+        if vectors is not None:
+            weights = split_embedding(weights, vectors, first_projection(vectors, shape.hidden_size))
+        self.model = Model(shape, {name: weight.requires_grad_() for name, weight in weights.items()}, vectors)
+        self.loss = torch.compile(self.model.loss, dynamic=False) if settings.compile else self.model.loss
+        self.optimizer = Optimizer(self.model.weights, self.dtype)
         self.progress = Progress()
 
     def train(self) -> None:
@@ -137,7 +156,7 @@ class Run:
 
     def _step(self, scale: float) -> None:
         batch = self.data.batch(self.progress.step)
-        loss = self.model.loss(batch.tokens, batch.learnt, batch.positions, batch.bias, self.dtype)
+        loss = self.loss(batch.tokens, batch.before, batch.weight, batch.positions, batch.bias, self.dtype)
         loss.backward()
         self._average_gradients()
         self.optimizer.step(scale)
@@ -233,6 +252,8 @@ def read_arguments(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--port", type=int, default=29541)
     # bf16 pays only where the processor multiplies it in hardware (AMX); elsewhere f32 is the faster one.
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32")
+    parser.add_argument("--semantics", default="", help="folder of the sentence encoder that gives words' vectors")
+    parser.add_argument("--compile", action="store_true", help="compile the model: faster, if there is a C++ compiler")
     return Settings(**vars(parser.parse_args(arguments)))
 
 

@@ -1,0 +1,195 @@
+"""Episodes of scenes: a scene's tools, renamed and in company, and requests for them."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...calls import ToolCall
+from ...catalogue import Catalogue, Tool
+from ...schemas import Schema
+from .generator import Episode, Turn, chitchat, elsewhere, instructions, no_tool
+from .requests import unmarked
+from .scenes import Frame, Scene, SceneTool
+from .sources import command_of, idle_text
+from .speaker import Speaker, finish
+from .tools import NAME_STYLES, name_words, opaque_name, styled
+from .values import Words
+
+# What a request is, and how often; `removed` and `negated` are made from calls.
+TURN_KINDS = ("call", "idle", "missing", "invalid", "removed", "negated", "chitchat", "out_of_scope")
+TURN_WEIGHTS = (800, 80, 45, 8, 45, 30, 8, 8)
+
+
+@dataclass
+class _Dress:
+    """A tool as one catalogue shows it: its name, its parameters' names and order."""
+
+    tool: Tool
+    names: dict[str, str]
+
+
+# Words of tools' names that do not tell what a tool is about.
+GENERIC_WORDS = (
+    "get set add list show find search create update delete remove cancel check start stop open close send make new "
+    "book order change edit move log record view request report schedule mark all my the a of for to"
+)
+GENERIC = frozenset(GENERIC_WORDS.split())
+
+
+def _dress(rng: random.Random, tool: SceneTool, style: str, described: float, opaque: bool, bare: bool) -> _Dress:
+    words = name_words(tool.name)
+    name = opaque_name(rng) if opaque else styled(words, style) if style and words else tool.name
+    parameters = [p for p in tool.parameters if p.required or not bare or rng.random() < 0.5]
+    if rng.random() < 0.15:
+        rng.shuffle(parameters)
+    camel = style in ("camel", "pascal")
+    names = {
+        p.name: styled(name_words(p.name), "camel") if camel and name_words(p.name) else p.name for p in parameters
+    }
+    if len(set(names.values())) < len(names):
+        names = {p.name: p.name for p in parameters}
+    schema: Schema = {
+        "properties": {names[p.name]: p.schema for p in parameters},
+        "required": [names[p.name] for p in parameters if p.required],
+    }
+    description = tool.description if opaque or rng.random() < described else ""
+    if description and rng.random() < 0.2:
+        description = description.rstrip(".")
+        description = description[0].lower() + description[1:]
+    return _Dress(Tool(name, description, schema), names)
+
+
+@dataclass
+class SceneEpisodes:
+    """A seeded source of episodes from scenes.
+
+    `scenes` are those that requests come from; tools of `others` may stand beside theirs in a catalogue.
+    """
+
+    rng: random.Random
+    words: Words
+    scenes: Sequence[Scene]
+    others: Sequence[Scene]
+    tool_counts: Sequence[int] = (0, 0, 0, 0, 0, 8, 10, 12, 16, 24, 40, 80)
+    plain: bool = False
+
+    def episode(self, turns: int) -> Episode:
+        """One catalogue with up to this many requests."""
+        rng = self.rng
+        scene = rng.choice(self.scenes)
+        tools = [tool for tool in scene.tools if tool.calls]
+        if rng.random() < 0.3 and len(tools) > 2:
+            tools = rng.sample(tools, rng.randint(2, len(tools)))
+        removed = [tool for tool in scene.tools if tool not in tools and tool.calls]
+        if not removed and len(tools) > 3 and rng.random() < 0.4:
+            removed = [tools.pop(rng.randrange(len(tools)))]
+        dresses, beside = self._catalogue(tools)
+        catalogue = Catalogue(tuple(dress.tool for dress in beside), self._instructions(scene))
+        speaker = Speaker(rng, self.words, scene)
+        made: list[Turn] = []
+        for _ in range(turns * 3):
+            if len(made) == turns:
+                break
+            kind = rng.choices(TURN_KINDS, TURN_WEIGHTS)[0]
+            turn = self._turn(kind, speaker, tools, dresses, removed)
+            if turn is not None:
+                made.append(turn)
+        return Episode(catalogue, tuple(made))
+
+    def _instructions(self, scene: Scene) -> str:
+        chance = self.rng.random()
+        if chance < 0.5:
+            return ""
+        about = scene.about.rstrip(".")
+        if chance < 0.8 and about:
+            return self.rng.choice(
+                ("You are the {}.", "You are an assistant: {}.", "You route requests for the {}.", "{}.")
+            ).format(about)
+        return instructions(self.rng, scene.name.replace("_", " "))
+
+    def _catalogue(self, tools: Sequence[SceneTool]) -> tuple[list[_Dress], list[_Dress]]:
+        """The scene's tools as they are shown, in the order of `tools`; and all tools, shuffled."""
+        rng = self.rng
+        style = rng.choice(NAME_STYLES) if rng.random() < 0.35 and not self.plain else ""
+        opaque, bare = rng.random() < 0.07 and not self.plain, rng.random() < 0.15
+        described = 1.0 if self.plain else rng.choice((0.0, 0.6, 1.0, 1.0, 1.0, 1.0))
+        dresses, taken = [], set[str]()
+        for tool in tools:
+            dress = _dress(rng, tool, style, described, opaque, bare)
+            while dress.tool.name in taken:
+                dress = _dress(rng, tool, style, described, True, bare)
+            taken.add(dress.tool.name)
+            dresses.append(dress)
+        beside = list(dresses)
+        words = {word for tool in tools for word in name_words(tool.name)} - GENERIC
+        wanted = rng.choice(self.tool_counts)
+        for _ in range(wanted * 4):
+            if len(beside) >= wanted:
+                break
+            other = rng.choice(rng.choice(self.others).tools)
+            if words & set(name_words(other.name)):
+                continue
+            dress = _dress(rng, other, style, described, opaque, bare)
+            if dress.tool.name not in taken:
+                taken.add(dress.tool.name)
+                beside.append(dress)
+        if rng.random() < 0.8:
+            rng.shuffle(beside)
+        return dresses, beside
+
+    def _turn(
+        self, kind: str, speaker: Speaker, tools: list[SceneTool], dresses: list[_Dress], removed: list[SceneTool]
+    ) -> Turn | None:
+        rng, scene = self.rng, speaker.scene
+        at = rng.randrange(len(tools))
+        tool, dress = tools[at], dresses[at]
+        if kind == "chitchat":
+            return Turn(chitchat(rng), no_tool(kind), kind)
+        if kind == "out_of_scope":
+            return Turn(elsewhere(rng, self.words), no_tool(kind), kind)
+        if kind == "idle":
+            return self._idle(speaker) if scene.idle else None
+        if kind == "removed":
+            return self._removed(speaker, removed)
+        frames = {"missing": tool.missing, "invalid": tool.invalid}.get(kind, tool.calls)
+        if not frames:
+            return None
+        frame = rng.choice(frames)
+        text, arguments, copied = speaker.fill(tool, frame)
+        if kind == "negated":
+            if not command_of(unmarked(text)):
+                return None
+            return Turn(idle_text(rng, unmarked(text)), no_tool("no_action_requested"), "no_action_requested")
+        if any(name not in dress.names for name in (*arguments, *frame.names)):
+            return None
+        request, arguments = finish(rng, text, arguments, copied)
+        if any(not _stated(request, arguments[name]) for name in copied):
+            return None
+        if kind == "call":
+            call = {dress.names[name]: value for name, value in arguments.items()}
+            return Turn(request, ToolCall(tool=dress.tool.name, arguments=call), "call")
+        names = [dress.names[name] for name in frame.names]
+        if kind == "missing":
+            names = [name for name in dress.tool.properties if name in names]
+            return Turn(request, no_tool(f"missing_information: {', '.join(names)}"), kind)
+        return Turn(request, no_tool(f"invalid_parameter: {names[0]}"), kind)
+
+    def _idle(self, speaker: Speaker) -> Turn:
+        reason, text = self.rng.choice(speaker.scene.idle)
+        filled, _, _ = speaker.fill(None, Frame(text))
+        request, _ = finish(self.rng, filled, {}, ())
+        return Turn(request, no_tool(reason), reason)
+
+    def _removed(self, speaker: Speaker, removed: Sequence[SceneTool]) -> Turn | None:
+        if not removed:
+            return None
+        tool = self.rng.choice(removed)
+        text, _, _ = speaker.fill(tool, self.rng.choice(tool.calls))
+        request, _ = finish(self.rng, text, {}, ())
+        return Turn(request, no_tool("no_matching_tool"), "no_matching_tool")
+
+
+def _stated(text: str, value: Any) -> bool:
+    items = value if isinstance(value, list) else [value]
+    return all(item in text for item in items)
