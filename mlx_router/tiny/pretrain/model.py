@@ -92,7 +92,8 @@ class Model:
 
     def __post_init__(self) -> None:
         half = torch.arange(0, self.shape.head_dim, 2).float() / self.shape.head_dim
-        self.frequencies = 1 / self.shape.rope_theta**half
+        device = next(iter(self.weights.values())).device
+        self.frequencies = (1 / self.shape.rope_theta**half).to(device)
 
     def embedding(self) -> torch.Tensor:
         """(vocabulary, D): the embedding, which is the output head too."""
@@ -185,6 +186,6 @@ def export(model: Model, base: Path, folder: Path, dtype: Any = torch.float16) -
     aside = folder / "model.safetensors.tmp"
     weights = {name: tensor for name, tensor in model.weights.items() if name not in (OWN, PROJECTION)}
     weights[EMBEDDING] = model.embedding()
-    tensors = {name: tensor.detach().to(dtype).contiguous() for name, tensor in weights.items()}
+    tensors = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in weights.items()}
     save_file(tensors, aside, metadata={"format": "pt"})
     aside.replace(folder / "model.safetensors")

@@ -52,6 +52,8 @@ class Settings:
     dtype: str
     semantics: str
     compile: bool
+    device: str
+    rows: int
 
 
 @dataclass
@@ -76,12 +78,17 @@ class Batch:
     bias: torch.Tensor
     requests: int
 
+    def moved(self, device: str) -> "Batch":
+        """The batch on a device."""
+        tensors = (self.tokens, self.before, self.weight, self.positions, self.bias)
+        return Batch(*(tensor.to(device) for tensor in tensors), self.requests)  # type: ignore[arg-type]
+
 
 class Data:
     """Batches that depend on nothing but seed, rank and step, so that a restart repeats none and skips none."""
 
-    def __init__(self, data: str, encoder: Encoder, seed: int, rank: int, dtype: Any) -> None:
-        self.encoder, self.seed, self.rank, self.dtype = encoder, seed, rank, dtype
+    def __init__(self, data: str, encoder: Encoder, seed: int, rank: int, dtype: Any, times: int = 1) -> None:
+        self.encoder, self.seed, self.rank, self.dtype, self.times = encoder, seed, rank, dtype, times
         tokens = sorted(encoder.tokenizer.get_vocab())
         self.mixture = load_mixture(data, [token for token in tokens if WORD.fullmatch(token) and len(token) > 3])
 
@@ -90,11 +97,12 @@ class Data:
         rng = random.Random(f"{self.seed}/{self.rank}/{step}")
         length = LENGTHS[step % len(LENGTHS)]
         packer = Packer(self.encoder, self.mixture(rng.getrandbits(64)), length, rng)
-        return as_batch([packer.row() for _ in range(TOKENS_PER_STEP // length)], length, self.dtype, rng)
+        rows = [packer.row() for _ in range(self.times * TOKENS_PER_STEP // length)]
+        return as_batch(rows, length, self.dtype, rng, self.times * LEARNT_PER_STEP)
 
 
-def as_batch(rows: Sequence[Row], length: int, dtype: Any, rng: random.Random) -> Batch:
-    """Rows padded to one length."""
+def as_batch(rows: Sequence[Row], length: int, dtype: Any, rng: random.Random, learnt: int = LEARNT_PER_STEP) -> Batch:
+    """Rows padded to one length, with this many tokens learnt at the most."""
 
     def padded(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
         return torch.tensor([[*row, *[fill] * (length - len(row))] for row in values])
@@ -104,12 +112,12 @@ def as_batch(rows: Sequence[Row], length: int, dtype: Any, rng: random.Random) -
     places = [
         number * length + at - 1
         for number, row in enumerate(rows)
-        for at, learnt in enumerate(row.learnt)
-        if learnt and (rng.random() < 0.25 or row.inner(at))
+        for at, answer in enumerate(row.learnt)
+        if answer and (rng.random() < 0.25 or row.inner(at))
     ]
-    if len(places) > LEARNT_PER_STEP:
-        places = sorted(rng.sample(places, LEARNT_PER_STEP))
-    empty = LEARNT_PER_STEP - len(places)
+    if len(places) > learnt:
+        places = sorted(rng.sample(places, learnt))
+    empty = learnt - len(places)
     return Batch(
         padded([row.tokens for row in rows], 0),
         torch.tensor(places + [0] * empty),
@@ -127,13 +135,15 @@ class Run:
         self.settings, self.rank = settings, rank
         self.out, self.base, self.dtype = Path(settings.out), Path(settings.base), DTYPES[settings.dtype]
         encoder = Encoder(self.base / "tokenizer.json")
-        self.data = Data(settings.data, encoder, settings.seed, rank, self.dtype)
+        self.data = Data(settings.data, encoder, settings.seed, rank, self.dtype, settings.rows)
         shape = Shape.read(self.base)
         weights = load_weights(Path(settings.init)) if settings.init else random_weights(shape, settings.seed)
         vectors = word_vectors(encoder.tokenizer, Path(settings.semantics)) if settings.semantics else None
         if vectors is not None:
             weights = split_embedding(weights, vectors, first_projection(vectors, shape.hidden_size))
-        self.model = Model(shape, {name: weight.requires_grad_() for name, weight in weights.items()}, vectors)
+            vectors = vectors.to(settings.device)
+        weights = {name: weight.to(settings.device).requires_grad_() for name, weight in weights.items()}
+        self.model = Model(shape, weights, vectors)
         self.loss = torch.compile(self.model.loss, dynamic=False) if settings.compile else self.model.loss
         self.optimizer = Optimizer(self.model.weights, self.dtype)
         self.progress = Progress()
@@ -155,7 +165,7 @@ class Run:
             self.save()
 
     def _step(self, scale: float) -> None:
-        batch = self.data.batch(self.progress.step)
+        batch = self.data.batch(self.progress.step).moved(self.settings.device)
         loss = self.loss(batch.tokens, batch.before, batch.weight, batch.positions, batch.bias, self.dtype)
         loss.backward()
         self._average_gradients()
@@ -210,7 +220,7 @@ class Run:
         path = self.out / "checkpoint.pt"
         if not path.exists():
             return
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.settings.device)
         with torch.no_grad():
             for name, weight in self.model.weights.items():
                 weight.copy_(state["weights"][name])
@@ -253,6 +263,8 @@ def read_arguments(arguments: Sequence[str] | None = None) -> Settings:
     # bf16 pays only where the processor multiplies it in hardware (AMX); elsewhere f32 is the faster one.
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32")
     parser.add_argument("--semantics", default="", help="folder of the sentence encoder that gives words' vectors")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--rows", type=int, default=1, help="times the rows of a step: more for a GPU")
     parser.add_argument("--compile", action="store_true", help="compile the model: faster, if there is a C++ compiler")
     return Settings(**vars(parser.parse_args(arguments)))
 
