@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,8 @@ class Batch:
 
     def moved(self, device: str) -> "Batch":
         """The batch on a device."""
-        tensors = (self.tokens, self.before, self.weight, self.positions, self.bias)
-        return Batch(*(tensor.to(device) for tensor in tensors), self.requests)  # type: ignore[arg-type]
+        names = ("tokens", "before", "weight", "positions", "bias")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 class Data:
