@@ -157,10 +157,10 @@ class Plan:
         """Optimizer updates an epoch."""
         return -(-self.micro_batches_per_epoch // self.accumulation)
 
-    def epoch(self, number: int) -> Iterator[list[Batch]]:
-        """The groups of micro-batches of one epoch, one group an update."""
+    def epoch(self, number: int, skip: int = 0) -> Iterator[list[Batch]]:
+        """The groups of micro-batches of one epoch, one group an update, without the first `skip`."""
         batches = self._compose(np.random.default_rng([self.seed, number]))
-        for start in range(0, len(batches), self.accumulation):
+        for start in range(skip * self.accumulation, len(batches), self.accumulation):
             group = [make_batch(rows) for rows in batches[start : start + self.accumulation]]
             yield group + [group[-1].silenced()] * (self.accumulation - len(group))
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 import click
 
 from .config import TrainConfig, load_config, takes_only_text
-from .errors import ConfigError
+from .errors import ConfigError, UsageError
 
 # Shown by --help; the other fields are flags as well, listed in docs/config.md.
 SHOWN = ("model", "adapter", "train", "valid", "epochs", "max_updates", "batch_size", "learning_rate", "rank", "seed")
@@ -30,18 +30,22 @@ def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.option("--config", type=click.Path(dir_okay=False), help="Recipe file, YAML.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished adapter in the same folder.")
+@click.option("--resume", type=click.Path(file_okay=False), help="Go on with the unfinished run in this folder.")
 @click.option("--dry-run", is_flag=True, help="Say what the run would take, then stop before any download.")
 @click.option("--json", "as_json", is_flag=True, help="Print events as NDJSON on stdout.")
 @_field_options
-def train(config: str | None, overwrite: bool, dry_run: bool, as_json: bool, **fields: str | None) -> None:
+def train(
+    config: str | None, overwrite: bool, resume: str | None, dry_run: bool, as_json: bool, **fields: str | None
+) -> None:
     """Train an adapter by a recipe; every field of the recipe is a flag too (docs/config.md lists them).
 
     \b
     Examples:
       mlx-router train --config configs/support.yaml
       mlx-router train --config my-router/train.yaml --epochs 5 --learning-rate 1e-3
+      mlx-router train --resume my-router/adapter
     """
-    recipe = load_config(Path(config) if config else None, _overrides(fields))
+    recipe = _recipe(config, fields) if resume is None else _resumed(resume, config, fields, overwrite)
     from .budget import estimate
 
     stream = sys.stdout
@@ -55,7 +59,22 @@ def train(config: str | None, overwrite: bool, dry_run: bool, as_json: bool, **f
 
     if BACKEND.device == "cpu" and not BACKEND.blas.fast:
         click.echo("note: MLX has only its slow reference BLAS here; what to do: mlx-router doctor", err=True)
-    run(recipe, _json_reporter(stream) if as_json else _line_reporter(), overwrite=overwrite)
+    report = _json_reporter(stream) if as_json else _line_reporter()
+    run(recipe, report, overwrite=overwrite, resume=resume is not None)
+
+
+def _recipe(config: str | None, fields: dict[str, str | None]) -> TrainConfig:
+    return load_config(Path(config) if config else None, _overrides(fields))
+
+
+def _resumed(folder: str, config: str | None, fields: dict[str, str | None], overwrite: bool) -> TrainConfig:
+    """The recipe that the run in the folder began with."""
+    given = [name for name, value in fields.items() if value is not None]
+    if config or overwrite or given:
+        raise UsageError("--resume goes on by the run's own recipe; give no other fields or files with it")
+    from .checkpoints import read_recipe
+
+    return read_recipe(Path(folder).expanduser())
 
 
 @click.command()
@@ -126,6 +145,8 @@ def _line(event: dict[str, Any]) -> str:
         return f"epoch {event['epoch']}: validation loss {event['loss']:.4f}"
     if kind == "checkpoint":
         return f"epoch {event['epoch']}: saved {event['file']}"
+    if kind == "interrupted":
+        return f"stopped after update {event['update']}; saved {event['file']}"
     if kind == "done":
         loss = "" if event["valid_loss"] is None else f", validation loss {event['valid_loss']:.4f}"
         return f"done in {_clock(event['elapsed_s'])}: {event['adapter']} holds {event['checkpoint']}{loss}"

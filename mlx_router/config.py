@@ -61,6 +61,7 @@ class TrainConfig(BaseModel):
     group_by_length: bool = Field(True, description="batch rows of like length; false: in plain random order")
     seed: int = Field(0, ge=0, description="seed of initialisation, dropout and row order")
     log_every: int = Field(10, ge=1, description="report every so many optimizer updates")
+    save_every: int = Field(50, ge=1, description="save the run's state every so many updates, to resume from")
 
     @model_validator(mode="before")
     @classmethod

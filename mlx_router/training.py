@@ -3,10 +3,12 @@
 import math
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,10 +30,20 @@ from mlx.utils import tree_flatten  # isort: skip
 from mlx_lm.tuner.callbacks import TrainingCallback  # isort: skip
 from mlx_lm.tuner.trainer import TrainingArgs, train as mlx_lm_train  # isort: skip
 
+from .checkpoints import (  # isort: skip
+    FOLDER as CHECKPOINTS,
+    Progress,
+    finish,
+    is_unfinished,
+    load_state,
+    run_identity,
+    save_state,
+    states,
+    write_recipe,
+)
 from .optimizer import ClippedAdamW  # isort: skip
 from .loss import answer_loss, arrays, mean_loss, shared_prefix_problem  # isort: skip
 
-CHECKPOINTS = "checkpoints"
 CHECK_ROWS = 2
 # What `epochs: auto` aims at: small data are seen more often, large ones at least twice.
 AUTO_UPDATES = 600
@@ -57,6 +69,11 @@ class Run:
     system: str | None = None
 
     @property
+    def identity(self) -> str:
+        """A hash of what decides the weights that the run ends with."""
+        return run_identity(self.config, self.data, self.model.base.model_dump(exclude={"name", "revision"}))
+
+    @property
     def updates(self) -> int:
         """Optimizer updates of the whole run."""
         wanted = self.plan.updates_per_epoch * self.epochs
@@ -70,17 +87,22 @@ class Run:
         return min(max(round(AUTO_UPDATES / self.plan.updates_per_epoch), AUTO_EPOCHS[0]), AUTO_EPOCHS[1])
 
 
-def train(config: TrainConfig, report: Report, *, overwrite: bool = False) -> Path:
+def train(config: TrainConfig, report: Report, *, overwrite: bool = False, resume: bool = False) -> Path:
     """Train an adapter and return its folder, which is whole once this returns.
 
-    `report` gets one event a dict: "note", "start", "progress", "valid", "checkpoint", "done". Raises a `RouterError`
-    for everything that would otherwise go wrong in silence.
+    `report` gets one event a dict: "note", "start", "progress", "valid", "checkpoint", "interrupted", "done". Raises a
+    `RouterError` for everything that would otherwise go wrong in silence.
+
+    `resume` goes on with the run that the folder holds, from its newest whole checkpoint, and ends with the weights
+    that the run would have had, to the bit on a CPU. Ctrl-C saves, then raises `KeyboardInterrupt`; pressed twice, it
+    does so at once.
     """
     folder = Path(config.adapter).expanduser()
-    _claim(folder, overwrite)
+    if not resume:
+        _claim(folder, overwrite)
     run = prepare_run(config, folder, _heard(report))
-    best = _fit(run)
-    _finish(run, best)
+    watch = _fit(run, resume)
+    _finish(run, watch)
     return folder
 
 
@@ -142,6 +164,11 @@ def _claim(folder: Path, overwrite: bool) -> None:
         )
     if folder.exists() and not folder.is_dir():
         raise TrainingError(f"{folder} is no folder")
+    if is_unfinished(folder) and states(folder) and not overwrite:
+        raise TrainingError(
+            f"{folder} holds a run that did not end",
+            hint=f"go on with: mlx-router train --resume {folder}; or begin anew with --overwrite",
+        )
 
 
 def _union(examples: Sequence[Example]) -> Catalogue:
@@ -188,20 +215,25 @@ def _valid_batches(rows: list[TokenRow], config: TrainConfig, shared: bool) -> l
 class _Watch(TrainingCallback):  # type: ignore[misc]
     """Sees every micro-batch's loss: reports, validates and saves at the end of an epoch, and stops on NaN."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.update = 0
+    def __init__(self, run: Run, optimizer: ClippedAdamW, progress: Progress) -> None:
+        self.run, self.optimizer, self.done = run, optimizer, progress
+        self.first = progress.update
         self.losses: list[float] = []
         self.tokens = self.answer_tokens = 0
         self.last_rows: tuple[str, ...] = ()
         self.started = self.since = time.perf_counter()
-        self.best: tuple[float, Path] | None = None
-        self.last: Path | None = None
+        self.interrupted = False
+
+    @property
+    def update(self) -> int:
+        """Optimizer updates done."""
+        return self.done.update
 
     def micro_batches(self) -> Iterator[tuple[mx.array, ...]]:
-        """The plan's batches as the loss takes them, epoch after epoch."""
-        for epoch in range(self.run.epochs):
-            for group in self.run.plan.epoch(epoch):
+        """The plan's batches as the loss takes them, epoch after epoch, from where the run is."""
+        begun, skipped = divmod(self.done.update, self.run.plan.updates_per_epoch)
+        for epoch in range(begun, self.run.epochs):
+            for group in self.run.plan.epoch(epoch, skipped if epoch == begun else 0):
                 weight = len(group) / sum(batch.answer_tokens for batch in group)
                 for batch in group:
                     self.last_rows = batch.rows
@@ -221,11 +253,20 @@ class _Watch(TrainingCallback):  # type: ignore[misc]
         accumulation = self.run.config.gradient_accumulation_steps
         if info["iteration"] % accumulation:
             return
-        self.update += 1
+        self.done.update += 1
         if self.update % self.run.config.log_every == 0 or self.update == self.run.updates:
             self._progress(info)
-        if self.update % self.run.plan.updates_per_epoch == 0 or self.update == self.run.updates:
+        ended = self.update % self.run.plan.updates_per_epoch == 0 or self.update == self.run.updates
+        if ended:
             self._end_of_epoch()
+        if ended or self.interrupted or self.update % self.run.config.save_every == 0:
+            begun = time.perf_counter()
+            path = save_state(self.run.folder, self.run.identity, self.run.model.network, self.optimizer, self.done)
+            # Saving is no training time.
+            self.since += time.perf_counter() - begun
+            if self.interrupted:
+                self.run.report({"event": "interrupted", "update": self.update, "file": str(path)})
+                raise KeyboardInterrupt
 
     def _progress(self, info: dict[str, Any]) -> None:
         now = time.perf_counter()
@@ -242,7 +283,7 @@ class _Watch(TrainingCallback):  # type: ignore[misc]
                 "answer_tokens_per_second": self.answer_tokens / (now - self.since),
                 "peak_memory_bytes": mx.get_peak_memory(),
                 "elapsed_s": elapsed,
-                "eta_s": elapsed / self.update * (self.run.updates - self.update),
+                "eta_s": elapsed / (self.update - self.first) * (self.run.updates - self.update),
             }
         )
         self.losses, self.tokens, self.answer_tokens, self.since = [], 0, 0, now
@@ -255,20 +296,22 @@ class _Watch(TrainingCallback):  # type: ignore[misc]
             raise TrainingError(f"the weights are no longer numbers after epoch {epoch}", hint="lower learning_rate")
         path = run.folder / CHECKPOINTS / f"epoch-{epoch:03d}.safetensors"
         _save_weights(run.model, path)
-        self.last = path
+        self.done.last = path.name
         if loss is not None:
             if not math.isfinite(loss):
                 raise TrainingError(f"the validation loss is {loss} after epoch {epoch}", hint="lower learning_rate")
             run.report({"event": "valid", "epoch": epoch, "update": self.update, "loss": loss})
-            if self.best is None or loss < self.best[0]:
-                self.best = (loss, path)
+            if self.done.best_loss is None or loss < self.done.best_loss:
+                self.done.best_loss, self.done.best = loss, path.name
         run.report({"event": "checkpoint", "epoch": epoch, "file": str(path)})
         # Validation is no training time.
         self.since += time.perf_counter() - begun
 
 
-def _fit(run: Run) -> "_Watch":
-    config, watch = run.config, _Watch(run)
+def _fit(run: Run, resume: bool) -> "_Watch":
+    config, optimizer = run.config, ClippedAdamW(run.config, run.updates)
+    progress = _newest(run, optimizer) if resume else Progress()
+    watch = _Watch(run, optimizer, progress)
     trainable, parameters = parameter_counts(run.model.network)
     run.report(
         {
@@ -277,20 +320,25 @@ def _fit(run: Run) -> "_Watch":
             "tools": len(run.catalogue),
             "updates": run.updates,
             "epochs": run.epochs,
+            "first_update": progress.update + 1,
             "trainable_parameters": trainable,
             "parameters": parameters,
             "dtype": run.model.dtype,
             "shared_prefix": any(row.prefix for row in run.plan.rows),
         }
     )
-    if run.folder.exists():
-        # From here on the folder holds no finished adapter until the manifest is written again.
-        (run.folder / FILE).unlink(missing_ok=True)
-        shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
-    (run.folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    if not resume:
+        if run.folder.exists():
+            # From here on the folder holds no finished adapter until the manifest is written again.
+            (run.folder / FILE).unlink(missing_ok=True)
+            shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+        write_recipe(run.folder, config)
+    left = run.updates - progress.update
+    if left == 0:
+        return watch
     arguments = TrainingArgs(
         batch_size=config.batch_size,
-        iters=run.updates * config.gradient_accumulation_steps,
+        iters=left * config.gradient_accumulation_steps,
         steps_per_report=1,
         steps_per_save=2**62,
         adapter_file=str(run.folder / CHECKPOINTS / "last.safetensors"),
@@ -299,10 +347,14 @@ def _fit(run: Run) -> "_Watch":
     )
     mx.reset_peak_memory()
     # The trainer draws its own progress on stdout, which belongs to our caller.
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+    with (
+        _interruptible(watch),
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        redirect_stdout(nowhere),
+    ):
         mlx_lm_train(
             model=run.model.network,
-            optimizer=ClippedAdamW(config, run.updates),
+            optimizer=optimizer,
             train_dataset=run.plan,
             args=arguments,
             loss=answer_loss,
@@ -312,16 +364,60 @@ def _fit(run: Run) -> "_Watch":
     return watch
 
 
+def _newest(run: Run, optimizer: ClippedAdamW) -> Progress:
+    """Go on from the newest state that is whole. Raises `TrainingError` where there is none."""
+    problems: list[str] = []
+    refused: list[Path] = []
+    for path in states(run.folder):
+        try:
+            progress = load_state(path, run.identity, run.model.network, optimizer)
+        except TrainingError as error:
+            problems.append(error.message)
+            refused.append(path)
+            run.report({"event": "note", "message": f"not used: {error.message}"})
+            continue
+        for other in refused:
+            other.unlink()
+        return progress
+    if not problems:
+        run.report({"event": "note", "message": "no checkpoint was written yet: beginning at the first update"})
+        return Progress()
+    raise TrainingError(
+        "no checkpoint of this run can be used:\n" + "\n".join(f"  {problem}" for problem in problems),
+        hint="give it the rows, base and recipe that it began with, or begin anew with --overwrite",
+    )
+
+
+@contextmanager
+def _interruptible(watch: "_Watch") -> Iterator[None]:
+    """Let the first Ctrl-C end the run after the update under way, saved; the second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: Any) -> None:
+        watch.interrupted = True
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _finish(run: Run, watch: "_Watch") -> None:
     """Put the best checkpoint's weights in place and write the manifest, last."""
-    chosen = watch.best[1] if watch.best is not None else watch.last
-    assert chosen is not None
+    name = watch.done.best or watch.done.last
+    assert name is not None
+    chosen = run.folder / CHECKPOINTS / name
     aside = run.folder / f"{WEIGHTS}.part"
     shutil.copyfile(chosen, aside)
     aside.replace(run.folder / WEIGHTS)
     (run.folder / CHECKPOINTS / "last.safetensors").unlink(missing_ok=True)
     (run.folder / ADAPTER_CONFIG).write_text(compact_json(run.adapter_config) + "\n", encoding="utf-8")
-    metrics = {"valid_loss": watch.best[0] if watch.best else None, "checkpoint": chosen.name}
+    metrics = {"valid_loss": watch.done.best_loss, "checkpoint": chosen.name}
     found = inspect()
     write_manifest(
         run.folder,
@@ -340,6 +436,7 @@ def _finish(run: Run, watch: "_Watch") -> None:
             metrics=metrics,
         ),
     )
+    finish(run.folder)
     elapsed = time.perf_counter() - watch.started
     run.report({"event": "done", "adapter": str(run.folder), "elapsed_s": elapsed, **metrics})
 
