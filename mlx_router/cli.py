@@ -19,6 +19,7 @@ COMMANDS = {
     "train": ("cli_train", "train", "Train an adapter on a base model."),
     "eval": ("cli_eval", "eval_", "Measure a router, or anybody's predictions, on test rows."),
     "compare": ("cli_compare", "compare_", "Say whether one run's predictions are better than another's."),
+    "stress": ("cli_stress", "stress", "Measure a router on harder tests made from test rows."),
     "route": ("cli_route", "route", "Route one request, or one a line from stdin."),
     "fuse": ("cli_train", "fuse", "Make a standalone model from an adapter."),
     "doctor": ("cli_doctor", "doctor", "Show the machine, its backend and what to do about weak spots."),

@@ -125,7 +125,7 @@ def eval_(
         router, examples, leaks = _test(folder, data, near, catalogue, base, limit)
         if leaks is not None and leaks.failed and not allow_leaks:
             _stop(leaks, pages, as_json)
-        with _progress(len(examples)) as progress:
+        with routing_progress(len(examples)) as progress:
             scored = evaluate(router, examples, progress)
     evaluation = Evaluation.of(scored)
     if out is not None:
@@ -229,7 +229,7 @@ def _json(value: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
+def routing_progress(total: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, a line every tenth of the rows elsewhere; both on stderr."""
     if sys.stderr.isatty():
         with click.progressbar(length=total, label="routing", file=sys.stderr, show_pos=True) as bar:

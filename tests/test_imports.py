@@ -21,7 +21,7 @@ FLOORS = (
     *("drafts", "confidence", "decoder", "loading", "fusing", "router"),
     *("metrics", "evaluation", "calibration", "rendering", "pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
-    *("patterns", "samples", "wording", "templates", "project"),
+    *("patterns", "samples", "wording", "templates", "project", "harder"),
     *("records", "leaks", "batches", "loss", "optimizer", "checkpoints", "training", "budget", "report", "server"),
 )
 # The only modules that import mlx or mlx_lm.
