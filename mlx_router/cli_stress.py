@@ -29,7 +29,7 @@ SHOWN = ("exact_match", "tool_name_accuracy", "wrong_call_rate", "valid_tool_cal
 def stress(
     folder: str, data: str, catalogue: str | None, limit: int | None, seed: int, base: str | None, as_json: bool
 ) -> None:
-    """Measure the router in FOLDER on harder tests made from test rows: does it read its catalogue?
+    """Measure the router in FOLDER on harder tests made from test rows.
 
     The right tool taken away, requests negated, tools renamed, reordered and added to, typing errors and more. Every
     slice stands beside the same rows unchanged.
