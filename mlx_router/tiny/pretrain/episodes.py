@@ -2,13 +2,14 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...calls import ToolCall
 from ...catalogue import Catalogue, Tool
 from ...schemas import Schema
 from .generator import Episode, Turn, chitchat, elsewhere, instructions, no_tool
+from .masking import RATES, distinct, varied_name, varied_parameter
 from .requests import unmarked
 from .scenes import Frame, Scene, SceneTool
 from .sources import command_of, idle_text
@@ -37,27 +38,62 @@ GENERIC_WORDS = (
 GENERIC = frozenset(GENERIC_WORDS.split())
 
 
-def _dress(rng: random.Random, tool: SceneTool, style: str, described: float, opaque: bool, bare: bool) -> _Dress:
-    words = name_words(tool.name)
-    name = opaque_name(rng) if opaque else styled(words, style) if style and words else tool.name
-    parameters = [p for p in tool.parameters if p.required or not bare or rng.random() < 0.5]
+@dataclass(frozen=True)
+class _Fashion:
+    """How one catalogue writes its tools: its style, how many descriptions it has, how many names are changed."""
+
+    style: str
+    described: float
+    opaque: bool
+    bare: bool
+    masked: float
+
+    @classmethod
+    def draw(cls, rng: random.Random, *, plain: bool) -> "_Fashion":
+        bare = rng.random() < 0.15
+        if plain:
+            return cls("", 1.0, False, bare, 0.0)
+        style = rng.choice(NAME_STYLES) if rng.random() < 0.35 else ""
+        described = rng.choice((0.0, 0.6, 1.0, 1.0, 1.0, 1.0))
+        return cls(style, described, rng.random() < 0.07, bare, rng.choice(RATES))
+
+
+def _dress(rng: random.Random, tool: SceneTool, fashion: _Fashion) -> _Dress:
+    style, words = fashion.style, name_words(tool.name)
+    description = tool.description if fashion.opaque or rng.random() < fashion.described else ""
+    if fashion.opaque:
+        name = opaque_name(rng)
+    elif rng.random() < fashion.masked:
+        name = varied_name(rng, tool.name, description, style)
+    else:
+        name = styled(words, style) if style and words else tool.name
+    schema, names = _parameters(rng, tool, fashion)
+    if description and rng.random() < 0.2:
+        description = description.rstrip(".")
+        description = description[0].lower() + description[1:]
+    return _Dress(Tool(name, description, schema), names)
+
+
+def _parameters(rng: random.Random, tool: SceneTool, fashion: _Fashion) -> tuple[Schema, dict[str, str]]:
+    """The schema as the catalogue shows it, and its names by the scene's own."""
+    parameters = [p for p in tool.parameters if p.required or not fashion.bare or rng.random() < 0.5]
     if rng.random() < 0.15:
         rng.shuffle(parameters)
-    camel = style in ("camel", "pascal")
-    names = {
-        p.name: styled(name_words(p.name), "camel") if camel and name_words(p.name) else p.name for p in parameters
-    }
-    if len(set(names.values())) < len(names):
+    camel = fashion.style in ("camel", "pascal")
+    types = [str(p.schema.get("type", "enum")) for p in parameters]
+    names = {}
+    for p, type_ in zip(parameters, types, strict=True):
+        if rng.random() < 0.6 * fashion.masked:
+            names[p.name] = varied_parameter(rng, p.name, fashion.style, alone=types.count(type_) == 1)
+        else:
+            names[p.name] = styled(name_words(p.name), "camel") if camel and name_words(p.name) else p.name
+    if not distinct(tuple(names.values())):
         names = {p.name: p.name for p in parameters}
     schema: Schema = {
         "properties": {names[p.name]: p.schema for p in parameters},
         "required": [names[p.name] for p in parameters if p.required],
     }
-    description = tool.description if opaque or rng.random() < described else ""
-    if description and rng.random() < 0.2:
-        description = description.rstrip(".")
-        description = description[0].lower() + description[1:]
-    return _Dress(Tool(name, description, schema), names)
+    return schema, names
 
 
 @dataclass
@@ -110,15 +146,12 @@ class SceneEpisodes:
 
     def _catalogue(self, tools: Sequence[SceneTool]) -> tuple[list[_Dress], list[_Dress]]:
         """The scene's tools as they are shown, in the order of `tools`; and all tools, shuffled."""
-        rng = self.rng
-        style = rng.choice(NAME_STYLES) if rng.random() < 0.35 and not self.plain else ""
-        opaque, bare = rng.random() < 0.07 and not self.plain, rng.random() < 0.15
-        described = 1.0 if self.plain else rng.choice((0.0, 0.6, 1.0, 1.0, 1.0, 1.0))
+        rng, fashion = self.rng, _Fashion.draw(self.rng, plain=self.plain)
         dresses, taken = [], set[str]()
         for tool in tools:
-            dress = _dress(rng, tool, style, described, opaque, bare)
+            dress = _dress(rng, tool, fashion)
             while dress.tool.name in taken:
-                dress = _dress(rng, tool, style, described, True, bare)
+                dress = _dress(rng, tool, replace(fashion, opaque=True))
             taken.add(dress.tool.name)
             dresses.append(dress)
         beside = list(dresses)
@@ -130,7 +163,7 @@ class SceneEpisodes:
             other = rng.choice(rng.choice(self.others).tools)
             if words & set(name_words(other.name)):
                 continue
-            dress = _dress(rng, other, style, described, opaque, bare)
+            dress = _dress(rng, other, fashion)
             if dress.tool.name not in taken:
                 taken.add(dress.tool.name)
                 beside.append(dress)

@@ -12,7 +12,7 @@ from .scenes import training_scenes
 from .sources import RealEpisodes, load_sets, request_texts
 from .values import Words
 
-SHARES = {"scenes": 0.46, "synthetic": 0.14, "real": 0.40}
+SHARES = {"scenes": 0.42, "synthetic": 0.18, "real": 0.40}
 
 
 class Episodes(Protocol):

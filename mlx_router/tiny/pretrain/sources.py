@@ -20,6 +20,7 @@ from ...errors import DataError
 from ...schemas import Schema
 from . import lexicon
 from .generator import Episode, Turn, chitchat, elsewhere, instructions, no_tool
+from .masking import RATES, distinct, varied_name, varied_parameter
 from .tools import NAME_STYLES, name_words, opaque_name, styled
 from .values import Words
 
@@ -279,18 +280,21 @@ def _rework(
     """New names, fewer parameters, some of them required: old parameter names -> new ones, and the tools."""
     style = rng.choice(NAME_STYLES) if rng.random() < 0.4 else ""
     bare, opaque, described = rng.random() < 0.6, rng.random() < 0.05, rng.choice((0.0, 0.6, 1.0, 1.0, 1.0))
+    masked = rng.choice(RATES)
     camel = style in ("camel", "pascal") and rng.random() < 0.7
     renamed, tools, taken = {}, {}, set[str]()
     for old in kept:
         tool = originals[old]
+        description = tool.description if opaque or rng.random() < described else ""
         name = _new_name(rng, old, style, bare, opaque)
+        if not opaque and rng.random() < masked:
+            name = varied_name(rng, name, description, style)
         name = old if name in taken or LEFT_OUT.search(name) else name
         if name in taken:
             continue
         taken.add(name)
         mine = [row for row in rows if row.tool == old]
-        parameters, renamed[old] = _parameters(rng, tool, mine, camel)
-        description = tool.description if opaque or rng.random() < described else ""
+        parameters, renamed[old] = _parameters(rng, tool, mine, camel, masked)
         if ", e.g." in description and rng.random() < 0.6:
             description = description.split(", e.g.")[0] + "."
         tools[old] = Tool(name, description, parameters)
@@ -309,7 +313,9 @@ def _new_name(rng: random.Random, name: str, style: str, bare: bool, opaque: boo
     return styled(words, style) if style and words else name
 
 
-def _parameters(rng: random.Random, tool: Tool, rows: Sequence[Row], camel: bool) -> tuple[Schema, dict[str, str]]:
+def _parameters(
+    rng: random.Random, tool: Tool, rows: Sequence[Row], camel: bool, masked: float
+) -> tuple[Schema, dict[str, str]]:
     used = Counter(name for row in rows for name in row.arguments)
     names = list(tool.properties)
     if len(names) > MANY_PARAMETERS and rng.random() < 0.75:
@@ -319,7 +325,12 @@ def _parameters(rng: random.Random, tool: Tool, rows: Sequence[Row], camel: bool
     if rng.random() < 0.15:
         rng.shuffle(names)
     new = {name: styled(name_words(name), "camel") if camel and name_words(name) else name for name in names}
-    if len(set(new.values())) < len(new):
+    new |= {
+        name: varied_parameter(rng, name, "camel" if camel else "snake", alone=len(names) == 1)
+        for name in names
+        if rng.random() < 0.4 * masked
+    }
+    if not distinct(tuple(new.values())):
         new = {name: name for name in names}
     common = [name for name in names if rows and used[name] >= 0.4 * len(rows)]
     required = [name for name in names if name in tool.required or (name in common and rng.random() < 0.3)]
