@@ -289,18 +289,15 @@ def _rework(
         name = _new_name(rng, old, style, bare, opaque)
         if not opaque and rng.random() < masked:
             name = varied_name(rng, name, description, style)
-        name = old if name in taken or LEFT_OUT.search(name) else name
-        if name in taken:
-            continue
+        while name in taken or LEFT_OUT.search(name):
+            # Whatever else the catalogue has, this says nothing of the tool, so its description has to.
+            name, description = opaque_name(rng), tool.description
         taken.add(name)
         mine = [row for row in rows if row.tool == old]
         parameters, renamed[old] = _parameters(rng, tool, mine, camel, masked)
         if ", e.g." in description and rng.random() < 0.6:
             description = description.split(", e.g.")[0] + "."
         tools[old] = Tool(name, description, parameters)
-    for old in kept:
-        if old not in tools:
-            renamed[old], tools[old] = {name: name for name in originals[old].properties}, originals[old]
     return renamed, tools
 
 
