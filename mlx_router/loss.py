@@ -6,60 +6,120 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
-from mlx_lm.models.cache import ConcatenateKVCache, create_attention_mask
 
+from .attention import PrefixCache, SharedPrefixCache, fast_training
 from .batches import Batch
+from .exponential import cross_entropy, is_fast
+from .machine import usable_cpus
+from .model import ONE_THREAD_BELOW, parameter_counts
+
+# Answers are read to a multiple of so many tokens, so that few shapes are compiled.
+ANSWERS_TO = 8
+# What a token of the prefix costs beside one of a suffix: attention to half as many, and nothing after the last keys.
+PREFIX_COST = 0.6
+
+# A second thread of work: MLX's CPU streams have one each, and its loops and small products fill no more.
+_second = mx.new_thread_local_stream(mx.cpu) if is_fast() and usable_cpus() > 1 else None
 
 
-class SharedPrefixCache:
-    """One layer's keys and values of a prefix of batch size 1, broadcast over the rows that go on from it.
+class _AnswerPositions:
+    """A network's body that hands only the answers' positions to the head."""
 
-    It writes nothing in place, so that gradients flow through the prefix.
-    """
+    def __init__(self, body: Any, positions: mx.array) -> None:
+        self.body, self.positions, self.called = body, positions, False
 
-    def __init__(self, prefix: ConcatenateKVCache) -> None:
-        self.keys, self.values = prefix.keys, prefix.values
-        self.offset: int = self.keys.shape[2]
+    def __call__(self, *given: Any, **options: Any) -> mx.array:
+        self.called = True
+        return _at(self.body(*given, **options), self.positions)
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Keys and values (B, heads, prefix + suffix, head dim) of the whole rows."""
-        joined = tuple(
-            mx.concatenate([mx.broadcast_to(before, (new.shape[0], *before.shape[1:])), new], axis=2)
-            for before, new in ((self.keys, keys), (self.values, values))
-        )
-        self.offset = joined[0].shape[2]
-        return joined[0], joined[1]
-
-    def make_mask(self, size: int, return_array: bool = False, window_size: int | None = None) -> Any:
-        """The causal mask of `size` new positions after the prefix."""
-        return create_attention_mask(size, offset=self.offset, return_array=return_array, window_size=window_size)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.body, name)
 
 
-def answer_loss(network: Any, prefix: mx.array, suffix: mx.array, lengths: mx.array, weight: mx.array) -> Any:
+def answer_loss(
+    network: Any, prefix: mx.array, suffix: mx.array, lengths: mx.array, longest: mx.array, weight: mx.array
+) -> Any:
     """Summed cross-entropy of the answers' tokens times `weight`, and their number.
 
-    `prefix` (P,) may be empty; `suffix` (B, S), `lengths` (B, 2) as in `Batch`. With `weight` = micro-batches of the
-    group / answer tokens of the group, the trainer's mean over the group is the loss per token.
+    `prefix` (P,) may be empty; `suffix` (B, S), `lengths` (B, 2) as in `Batch`; `longest` has the length A of the
+    longest answer. With `weight` = micro-batches of the group / answer tokens of the group, the trainer's mean over
+    the group is the loss per token.
     """
-    cache = _shared_cache(network, prefix) if prefix.size else None
-    logits = network(suffix[:, :-1], cache=cache).astype(mx.float32)
-    targets = suffix[:, 1:]
-    positions = mx.arange(1, targets.shape[1] + 1)
-    mask = mx.logical_and(positions >= lengths[:, :1], positions < lengths[:, 1:])
-    losses = nn.losses.cross_entropy(logits, targets) * mask
-    return losses.sum() * weight, mask.sum()
+    with fast_training(network):
+        if not prefix.size:
+            loss, tokens = _row_loss(network, None, suffix, lengths, longest)
+        elif _second is None or parameter_counts(network)[1] >= ONE_THREAD_BELOW:
+            loss, tokens = _row_loss(network, _run_prefix(network, prefix), suffix, lengths, longest)
+        else:
+            loss, tokens = _loss_on_two_streams(network, prefix, suffix, lengths, longest)
+    return loss * weight, tokens
 
 
-def _shared_cache(network: Any, prefix: mx.array) -> list[SharedPrefixCache]:
-    before = [ConcatenateKVCache() for _ in network.layers]
+def _loss_on_two_streams(
+    network: Any, prefix: mx.array, suffix: mx.array, lengths: mx.array, longest: mx.array
+) -> tuple[mx.array, mx.array]:
+    """The second stream runs the prefix, a layer ahead, and as many rows as make both streams take equally long."""
+    rows, size = suffix.shape
+    there = round(max(0.0, rows - PREFIX_COST * prefix.size / size) / 2)
+    assert _second is not None
+    with mx.stream(_second):
+        before = _run_prefix(network, prefix)
+        some = _row_loss(network, before, suffix[:there], lengths[:there], longest) if there else None
+    loss, tokens = _row_loss(network, before, suffix[there:], lengths[there:], longest)
+    return (loss, tokens) if some is None else (loss + some[0], tokens + some[1])
+
+
+def _row_loss(
+    network: Any, before: list[PrefixCache] | None, suffix: mx.array, lengths: mx.array, longest: mx.array
+) -> tuple[mx.array, mx.array]:
+    """Summed cross-entropy of the answers' tokens, and their number, of rows that go on from a prefix or from none."""
+    cache = [SharedPrefixCache(layer) for layer in before] if before is not None else None
+    # The token at position p is foretold at p - 1.
+    targets = lengths[:, :1] + mx.arange(longest.size)
+    positions = mx.minimum(targets, suffix.shape[1] - 1)
+    logits = _answer_logits(network, suffix[:, :-1], cache, positions - 1).astype(mx.float32)
+    mask = targets < lengths[:, 1:]
+    losses = _cross_entropy(logits, mx.take_along_axis(suffix, positions, axis=1)) * mask
+    return losses.sum(), mask.sum()
+
+
+def _answer_logits(network: Any, tokens: mx.array, cache: Any, positions: mx.array) -> mx.array:
+    """Logits (B, A, vocabulary) at these positions; the head, which is most of a small model, runs on no others."""
+    body = _AnswerPositions(getattr(network, "model", None), positions)
+    if body.body is None:
+        return _at(network(tokens, cache=cache), positions)
+    network["model"] = body
+    try:
+        logits = network(tokens, cache=cache)
+    finally:
+        network["model"] = body.body
+    return logits if body.called else _at(logits, positions)
+
+
+def _at(values: mx.array, positions: mx.array) -> mx.array:
+    return mx.take_along_axis(values, positions[..., None], axis=1)
+
+
+def _cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
+    return cross_entropy(logits, targets) if is_fast() else nn.losses.cross_entropy(logits, targets)
+
+
+def _run_prefix(network: Any, prefix: mx.array) -> list[PrefixCache]:
+    before = [PrefixCache() for _ in network.layers]
     # The logits are never used, so that lazy evaluation leaves the head out.
     network(prefix[None], cache=before)
-    return [SharedPrefixCache(layer) for layer in before]
+    return before
 
 
-def arrays(batch: Batch, weight: float) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+def arrays(batch: Batch, weight: float) -> tuple[mx.array, ...]:
     """The batch as `answer_loss` takes it."""
-    return mx.array(batch.prefix), mx.array(batch.suffix), mx.array(batch.lengths), mx.array(weight, mx.float32)
+    longest = int((batch.lengths[:, 1] - batch.lengths[:, 0]).max())
+    padded = -(-max(longest, 1) // ANSWERS_TO) * ANSWERS_TO
+    return (
+        *(mx.array(part) for part in (batch.prefix, batch.suffix, batch.lengths)),
+        mx.zeros(padded),
+        mx.array(weight, mx.float32),
+    )
 
 
 def mean_loss(network: Any, batches: list[Batch]) -> float:

@@ -22,10 +22,12 @@ FLOORS = (
     *("metrics", "evaluation", "calibration", "rendering", "pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project", "harder"),
-    *("records", "leaks", "batches", "loss", "optimizer", "checkpoints", "training", "budget", "report", "server"),
+    *("records", "leaks", "batches", "exponential", "attention"),
+    *("loss", "optimizer", "checkpoints", "training", "budget", "report", "server"),
 )
 # The only modules that import mlx or mlx_lm.
-ON_MLX = {"runtime", "model", "decoder", "fusing", "loss", "optimizer", "checkpoints", "training", "budget"}
+ON_MLX = {"runtime", "model", "decoder", "fusing", "exponential", "attention"}
+ON_MLX |= {"loss", "optimizer", "checkpoints", "training", "budget"}
 HEAVY = {"mlx", "mlx_lm", "transformers", "datasets"}
 
 

@@ -1,0 +1,139 @@
+"""Attention in training: the catalogue's keys and values are computed once and never copied row by row.
+
+mlx-lm's models call `scaled_dot_product_attention` and `swiglu` by their names in the architecture's module. While a
+loss is traced on an x86 processor, `fast_training` puts ours in their places: same results, without the scores above
+the diagonal, the copies and MLX's slow exponential. Everywhere else MLX's own kernels run.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models.cache import ConcatenateKVCache, create_attention_mask
+
+from .exponential import exponential, is_fast, swiglu
+
+# Queries of the prefix that are run together; the keys after them are left out.
+BLOCK = 128
+MASKED = -1e9
+
+
+class PrefixCache(ConcatenateKVCache):  # type: ignore[misc]
+    """One layer's keys and values of a prefix of batch size 1, empty before its pass."""
+
+
+class SharedPrefixCache:
+    """One layer's keys and values of a prefix of batch size 1, broadcast over the rows that go on from it.
+
+    It writes nothing in place, so that gradients flow through the prefix.
+    """
+
+    def __init__(self, prefix: PrefixCache) -> None:
+        self.keys, self.values = prefix.keys, prefix.values
+        self.new_keys, self.new_values = prefix.keys, prefix.values
+        self.offset: int = self.keys.shape[2]
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Keys and values (B, heads, prefix + suffix, head dim) of the whole rows."""
+        self.new_keys, self.new_values = keys, values
+        # Both are lazy: where attention takes the parts instead, these copies are never made.
+        joined = tuple(
+            mx.concatenate([mx.broadcast_to(before, (new.shape[0], *before.shape[1:])), new], axis=2)
+            for before, new in ((self.keys, keys), (self.values, values))
+        )
+        self.offset = joined[0].shape[2]
+        return joined[0], joined[1]
+
+    def make_mask(self, size: int, return_array: bool = False, window_size: int | None = None) -> Any:
+        """The causal mask of `size` new positions after the prefix."""
+        return create_attention_mask(size, offset=self.offset, return_array=return_array, window_size=window_size)
+
+
+@contextmanager
+def fast_training(network: Any) -> Iterator[None]:
+    """Run the network's attention and SwiGLU by this module inside the block, where that is faster."""
+    module = sys.modules[type(network).__module__]
+    replaced = {
+        name: replace(getattr(module, name))
+        for name, replace in (("scaled_dot_product_attention", _attention), ("swiglu", _swiglu))
+        if is_fast() and hasattr(module, name)
+    }
+    originals = {name: getattr(module, name) for name in replaced}
+    try:
+        for name, function in replaced.items():
+            setattr(module, name, function)
+        yield
+    finally:
+        for name, function in originals.items():
+            setattr(module, name, function)
+
+
+def _attention(original: Callable[..., Any]) -> Callable[..., Any]:
+    """mlx-lm's attention, but for the plain causal kind in float32 after or within a shared prefix."""
+
+    def attention(
+        queries: mx.array, keys: mx.array, values: mx.array, cache: Any, scale: float, mask: Any, **options: Any
+    ) -> Any:
+        plain = isinstance(mask, str) and mask == "causal" and options.get("sinks") is None
+        if plain and queries.dtype == mx.float32:
+            if isinstance(cache, PrefixCache):
+                return prefix_attention(queries * scale, keys, values)
+            if isinstance(cache, SharedPrefixCache):
+                return suffix_attention(queries * scale, cache)
+        return original(queries, keys, values, cache=cache, scale=scale, mask=mask, **options)
+
+    return attention
+
+
+def _swiglu(original: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda gate, x: swiglu(gate, x) if gate.dtype == x.dtype == mx.float32 else original(gate, x)
+
+
+def prefix_attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
+    """Causal attention of a prefix (1, heads, P, dim) to itself; the scale is in the queries."""
+    kv_heads, size = keys.shape[1], queries.shape[2]
+    grouped = queries.reshape(kv_heads, -1, size, queries.shape[-1])
+    keys, values = keys.swapaxes(0, 1), _with_ones(values.swapaxes(0, 1))
+    blocks = []
+    for start in range(0, size, BLOCK):
+        end = min(start + BLOCK, size)
+        scores = mx.matmul(grouped[:, :, start:end], keys[:, :, :end].swapaxes(-1, -2)) + _causal(start, end)
+        largest = mx.stop_gradient(scores.max(axis=-1, keepdims=True))
+        blocks.append(_normalised(exponential(scores - largest) @ values[:, :, :end]))
+    return mx.concatenate(blocks, axis=2).reshape(1, -1, size, values.shape[-1] - 1)
+
+
+def suffix_attention(queries: mx.array, cache: SharedPrefixCache) -> mx.array:
+    """Attention of suffixes (B, heads, S, dim) to the prefix and causally to themselves, in one softmax.
+
+    The prefix's scores are one product for all rows. The scale is in the queries.
+    """
+    rows, heads, size, dim = queries.shape
+    kv_heads = cache.keys.shape[1]
+    # (kv heads, B, heads of a group, S, dim), and the same with all the prefix's queries in one matrix.
+    grouped = queries.reshape(rows, kv_heads, -1, size, dim).swapaxes(0, 1)
+    together = grouped.reshape(kv_heads, -1, dim)
+    own_keys, own_values = (new.swapaxes(0, 1)[:, :, None] for new in (cache.new_keys, cache.new_values))
+    before = mx.matmul(together, cache.keys[0].swapaxes(-1, -2))
+    own = mx.matmul(grouped, own_keys.swapaxes(-1, -2)) + _causal(0, size)
+    largest = mx.stop_gradient(mx.maximum(before.max(axis=-1), own.max(axis=-1).reshape(kv_heads, -1))[..., None])
+    attended = exponential(before - largest) @ _with_ones(cache.values[0])
+    attended_own = exponential(own - largest.reshape(*own.shape[:-1], 1)) @ _with_ones(own_values)
+    found = _normalised(attended + attended_own.reshape(attended.shape))
+    return found.reshape(kv_heads, rows, -1, size, found.shape[-1]).swapaxes(0, 1).reshape(rows, heads, size, -1)
+
+
+def _with_ones(values: mx.array) -> mx.array:
+    """A column of ones beside the values: the product with it is the softmax's denominator."""
+    return mx.concatenate([values, mx.ones((*values.shape[:-1], 1), values.dtype)], axis=-1)
+
+
+def _normalised(sums: mx.array) -> mx.array:
+    return sums[..., :-1] / sums[..., -1:]
+
+
+def _causal(start: int, end: int) -> mx.array:
+    """What is added to the scores of positions from `start` for all positions up to `end`."""
+    return mx.where(mx.arange(start, end)[:, None] >= mx.arange(end)[None], 0.0, MASKED)
