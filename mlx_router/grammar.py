@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
@@ -28,7 +28,9 @@ SEARCH_STEPS = 600
 NOTHING_FITS = f'{{"tool":"{NO_TOOL}","reason":"no_matching_tool"}}'
 OTHER_TOKENS = 8
 
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
+# Whether a JSON text stands within a string, and whether right behind a backslash.
+Within: TypeAlias = tuple[bool, bool]
+Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def grammar_text(catalogue: Catalogue) -> str:
@@ -102,10 +104,17 @@ class Vocabulary:
         encoded = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
         return [tokens[0] for tokens in encoded if len(tokens) == 1]
 
-    def in_string(self, tokens: Sequence[int], before: bool) -> bool:
-        """Whether a JSON text is within a string after these tokens."""
-        text: bytes = self.tokens.decode_bytes(list(tokens)).replace(b"\\\\", b"").replace(b'\\"', b"")
-        return before ^ (text.count(b'"') % 2 == 1)
+    def within(self, tokens: Sequence[int], before: Within) -> Within:
+        """Where a JSON text stands after these tokens."""
+        in_string, escaped = before
+        for byte in self.tokens.decode_bytes(list(tokens)):
+            if escaped:
+                escaped = False
+            elif byte == ord('"'):
+                in_string = not in_string
+            else:
+                escaped = in_string and byte == ord("\\")
+        return in_string, escaped
 
 
 class Grammar:
@@ -168,7 +177,7 @@ class Path:
         self.room = max_tokens
         self.plan = plan
         self._matcher = matcher
-        self._in_string = False
+        self._within: Within = (False, False)
 
     def allowed(self) -> Mask:
         """Which tokens may come next (V,)."""
@@ -186,21 +195,21 @@ class Path:
         if self.plan[0] != token:
             ahead = self._matcher.deep_copy()
             ahead.consume_token(token)
-            in_string = self.vocabulary.in_string([token], self._in_string)
-            plan = _search(ahead, in_string, self.room - 1, self.vocabulary, [SEARCH_STEPS])
+            within = self.vocabulary.within([token], self._within)
+            plan = _search(ahead, within, self.room - 1, self.vocabulary, [SEARCH_STEPS])
             if plan is not None:
-                self._matcher, self._in_string, self.plan, self.room = ahead, in_string, plan, self.room - 1
+                self._matcher, self._within, self.plan, self.room = ahead, within, plan, self.room - 1
                 return token
         token, *self.plan = self.plan
         if token not in self.vocabulary.tokens.eos_tokens:
             self._matcher.consume_token(token)
-            self._in_string = self.vocabulary.in_string([token], self._in_string)
+            self._within = self.vocabulary.within([token], self._within)
             self.room -= 1
         return token
 
 
 def _search(
-    matcher: LLMatcher, in_string: bool, room: int, vocabulary: Vocabulary, steps: list[int]
+    matcher: LLMatcher, within: Within, room: int, vocabulary: Vocabulary, steps: list[int]
 ) -> list[int] | None:
     """Tokens of a short end, that of the turn included; None if none of at most `room` was found.
 
@@ -215,25 +224,24 @@ def _search(
         ahead = matcher.deep_copy()
         if len(forced) >= room or ahead.try_consume_tokens(forced) != len(forced):
             return None
-        within = vocabulary.in_string(forced, in_string)
-        rest = _search(ahead, within, room - len(forced), vocabulary, steps)
+        rest = _search(ahead, vocabulary.within(forced, within), room - len(forced), vocabulary, steps)
         return None if rest is None else [*forced, *rest]
-    for token in _candidates(matcher, in_string, vocabulary) if room > 1 else ():
+    for token in _candidates(matcher, within, vocabulary) if room > 1 else ():
         if steps[0] <= 0:
             return None
         steps[0] -= 1
         ahead = matcher.deep_copy()
         if not ahead.consume_token(token):
             continue
-        rest = _search(ahead, vocabulary.in_string([token], in_string), room - 1, vocabulary, steps)
+        rest = _search(ahead, vocabulary.within([token], within), room - 1, vocabulary, steps)
         if rest is not None:
             return [token, *rest]
     return None
 
 
-def _candidates(matcher: LLMatcher, in_string: bool, vocabulary: Vocabulary) -> Iterator[int]:
+def _candidates(matcher: LLMatcher, within: Within, vocabulary: Vocabulary) -> Iterator[int]:
     mask = _mask(matcher)
-    preferred = [token for token in (vocabulary.inside if in_string else vocabulary.outside) if mask[token]]
+    preferred = [token for token in (vocabulary.inside if within[0] else vocabulary.outside) if mask[token]]
     yield from preferred
     if not preferred:
         yield from (int(token) for token in np.flatnonzero(mask)[:OTHER_TOKENS])

@@ -92,7 +92,7 @@ def test_unsupported_keywords_are_named_with_their_tools(model: Model) -> None:
         )
     )
     router = Router(GreedyDecoder(model), catalogue, max_tokens=60)
-    with pytest.raises(CatalogueError, match="(?s)'unique'.*uniqueItems.*'never'.*not") as caught:
+    with pytest.raises(CatalogueError, match=r"(?s)'unique'.*uniqueItems.*'never'.*not") as caught:
         router.route("Hi!", mode="constrained")
     assert "'fine'" not in caught.value.message
     assert caught.value.hint is not None and "default mode" in caught.value.hint
