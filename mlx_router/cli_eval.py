@@ -139,7 +139,7 @@ def eval_(
         with routing_progress(len(examples)) as progress:
             scored = evaluate(router, examples, progress)
         if mode == "constrained":
-            with _progress(len(examples)) as progress:
+            with routing_progress(len(examples)) as progress:
                 constrained = Constrained.of(scored, evaluate(router, examples, progress, mode=mode))
     evaluation = Evaluation.of(scored)
     if out is not None:
