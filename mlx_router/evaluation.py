@@ -75,7 +75,7 @@ def evaluate(
 ) -> list[Scored]:
     """Route every example against its own catalogue; `progress` is called with the number done.
 
-    The first rows are routed alone and give the latency, the rest in batches, which give the same decisions sooner. A
+    The first rows are routed alone and give the latency, the rest in batches, which give the same decisions. A
     request that the router refuses, one too long for the model, counts as a parse failure.
     """
     decisions: list[Decision | RequestError] = []

@@ -6,7 +6,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
-from llguidance.hf import from_tokenizer
 
 from .calls import NO_TOOL
 from .catalogue import Catalogue, Tool
@@ -86,13 +85,14 @@ class Vocabulary:
     """
 
     def __init__(self, tokenizer: Any, eos_tokens: Sequence[int], size: int) -> None:
-        inner = getattr(tokenizer, "_tokenizer", tokenizer)
-        try:
-            self.tokens = from_tokenizer(inner, n_vocab=size, eos_token=list(eos_tokens))
-        except ValueError as error:
+        # Of transformers' fast tokenizer, the one of `tokenizers` within.
+        backend = getattr(getattr(tokenizer, "_tokenizer", tokenizer), "backend_tokenizer", None)
+        if backend is None:
             raise ModelError(
-                f"constrained decoding can't use this model's tokenizer: {error}", hint="route in the default mode"
-            ) from None
+                "constrained decoding needs a tokenizer in the form of tokenizer.json, and this model has another",
+                hint="route in the default mode",
+            )
+        self.tokens = LLTokenizer(backend.to_str(), n_vocab=size, eos_token=list(eos_tokens))
         self.size = size
         self.end = min(eos_tokens)
         self.refusal = [*tokenizer.encode(NOTHING_FITS, add_special_tokens=False), self.end]
