@@ -129,7 +129,8 @@ class Router:
         """The decisions for several requests, in order; `progress` is called with the number done.
 
         They are those that `route` gives, up to ties in floating point. The requests are decoded in batches that share
-        the catalogue, which takes less time where the model waits for memory. Raises `RequestError` as `route` does, one too long after all others.
+        the catalogue, which takes less time where the model waits for memory. Raises `RequestError` as `route` does,
+        one too long after all others.
         """
         found = self._decide_many([self._question(request, catalogue) for request in requests], mode, progress)
         decisions = []
