@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from .errors import RequestError
 
 NO_TOOL: Final = "no_tool"
 DEFAULT_MAX_TOKENS = 128
@@ -91,7 +93,10 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where one decision's time went: milliseconds, tokens and forward passes. Waiting for other threads counts."""
+    """Where one decision's time went: milliseconds, tokens and forward passes. Waiting for other threads counts.
+
+    In a batch (`batch_size` requests decoded together) the times run from the batch's start, and its passes are shared.
+    """
 
     total_ms: float
     prefill_ms: float
@@ -100,6 +105,7 @@ class Timings:
     cached_tokens: int
     output_tokens: int
     forward_passes: int
+    batch_size: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +114,15 @@ class Scores:
 
     `tool` is the probability of the chosen name among all names, `runner_up` the most likely other one,
     `weakest_argument` the lowest probability of a token of the arguments. None where the answer has no such part.
+    `overridden`, under a grammar, is the probability that the model alone would have left it somewhere along this
+    answer, and `overridden_tokens` the number of tokens that are not the model's own first choice.
     """
 
     tool: float | None
     runner_up: str | None
     weakest_argument: float | None
+    overridden: float | None = None
+    overridden_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +139,18 @@ class Generation:
 Draft: TypeAlias = Callable[[str], str]
 
 
+# How answers are chosen: as the model would say them, or held to the catalogue's grammar.
+Mode: TypeAlias = Literal["greedy", "constrained"]
+
+
 class Decoder(Protocol):
     """Turns messages into the model's greedy answer.
 
     `messages` are system and user, in this order; the answer ends before the end-of-turn token. `draft` guesses how
     an answer goes on: it may make decoding faster, and must not change the answer. `names` are those that a tool may
-    have, for the scores. Raises `RequestError` for a prompt longer than the model's context.
+    have, for the scores. With a `grammar` (see the module of that name) each token is the likeliest of those that the
+    grammar allows; a router passes it in mode "constrained" only. Raises `RequestError` for a prompt longer than the
+    model's context.
     """
 
     def decode(
@@ -144,7 +160,27 @@ class Decoder(Protocol):
         *,
         draft: Draft | None = None,
         names: Sequence[str] = (),
+        grammar: str = "",
     ) -> Generation: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One of several requests to decode, with what `Decoder.decode` takes for it."""
+
+    messages: tuple[Message, ...]
+    draft: Draft | None = None
+    names: tuple[str, ...] = ()
+    grammar: str = ""
+
+
+@runtime_checkable
+class BatchDecoder(Decoder, Protocol):
+    """A decoder that takes several prompts at once. Each answer is the one that `decode` gives, or its error."""
+
+    def decode_many(
+        self, prompts: Sequence[Prompt], max_tokens: int, progress: Callable[[int], None] | None = None
+    ) -> list[Generation | RequestError]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +189,8 @@ class Decision:
 
     Fields that were not measured are None. `action` is what the caller should do: "answer" for `no_tool`, "rephrase"
     for output that is not valid; for a valid call it is None until a calibration gives "act", "confirm" or "abstain".
+    `overridden` is the probability that the grammar of mode "constrained" took from the model (see `Scores`), None in
+    the default mode.
     """
 
     outcome: Outcome
@@ -165,6 +203,8 @@ class Decision:
     grounded: bool | None = None
     withheld: ToolCall | None = None
     action: str | None = None
+    overridden: float | None = None
+    overridden_tokens: int | None = None
     typed_arguments: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @property
@@ -226,6 +266,8 @@ class Decision:
             "catalogue_seen": self.catalogue_seen,
             "action": self.action,
             "withheld": None if self.withheld is None else self.withheld.model_dump(),
+            "overridden": self.overridden,
+            "overridden_tokens": self.overridden_tokens,
             "raw": self.raw,
             "timings": None if self.timings is None else {k: getattr(self.timings, k) for k in Timings.__slots__},
         }

@@ -11,13 +11,14 @@ from typing import Any, NoReturn
 import click
 
 from . import gates
+from .calls import Mode
 from .data import Example, read
 from .errors import UsageError
-from .evaluation import Evaluation, evaluate, read_predictions, write_predictions
+from .evaluation import Constrained, Evaluation, evaluate, read_predictions, write_predictions
 from .interop import load_catalogue
 from .leaks import Leaks, find_leaks, render_leaks, shorten
 from .metrics import COSTS
-from .rendering import render_evaluation
+from .rendering import render_constrained, render_evaluation
 from .router import Router
 
 FLOORS = (
@@ -56,6 +57,13 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--predictions", type=click.Path(dir_okay=False), help="Score these outputs instead of running a model.")
 @click.option("--catalogue", help="Catalogue of the rows or predictions that carry none.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Write predictions to this file, as JSONL.")
+@click.option(
+    "--mode",
+    type=click.Choice(["greedy", "constrained"]),
+    default="greedy",
+    show_default=True,
+    help="constrained measures that too, beside the default mode; gates hold for the default mode.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first rows.")
 @click.option("--failures", default=10, show_default=True, help="How many failures to show.")
 @click.option("--base", help="Where the base model lies, if not under the name in the adapter's manifest.")
@@ -86,6 +94,7 @@ def eval_(
     predictions: str | None,
     catalogue: str | None,
     out: str | None,
+    mode: Mode,
     limit: int | None,
     failures: int,
     base: str | None,
@@ -114,8 +123,10 @@ def eval_(
     _check_folders({"predictions": out, "JUnit XML": junit, "a summary": summary})
     limits = gates.merged(gates.read_gates(Path(gates_file)) if gates_file else [], flags)
     pages = Pages(folder or str(predictions), junit, junit_rows, summary, failures)
-    leaks = None
+    leaks = constrained = None
     if predictions is not None:
+        if mode != "greedy":
+            raise UsageError("--predictions were made already: --mode decodes with an adapter")
         if folder or data or near:
             raise UsageError("--predictions takes no adapter and no rows", hint="the outputs are already there")
         scored = read_predictions(Path(predictions), load_catalogue(catalogue) if catalogue else None)[:limit]
@@ -127,16 +138,29 @@ def eval_(
             _stop(leaks, pages, as_json)
         with routing_progress(len(examples)) as progress:
             scored = evaluate(router, examples, progress)
+        if mode == "constrained":
+            with routing_progress(len(examples)) as progress:
+                constrained = Constrained.of(scored, evaluate(router, examples, progress, mode=mode))
     evaluation = Evaluation.of(scored)
     if out is not None:
         write_predictions(scored, Path(out))
     verdicts = gates.judge(limits, evaluation.metrics, gate_on)
     missed = [verdict.problem for verdict in verdicts if verdict.problem is not None]
     if as_json:
-        click.echo(_json({**evaluation.to_json(), **_leaks_json(leaks, evaluation), "gates_missed": missed}))
+        click.echo(
+            _json(
+                {
+                    **evaluation.to_json(),
+                    **_leaks_json(leaks, evaluation),
+                    **_beside(constrained),
+                    "gates_missed": missed,
+                }
+            )
+        )
     else:
         about_leaks = f"\n\n{render_leaks(leaks, evaluation)}" if leaks is not None else ""
-        click.echo(f"{render_evaluation(evaluation, failures=failures)}{about_leaks}")
+        beside = f"\n\n{render_constrained(constrained)}" if constrained is not None else ""
+        click.echo(f"{render_evaluation(evaluation, failures=failures)}{beside}{about_leaks}")
     pages.write(evaluation, verdicts, leaks, passed=not missed)
     for line in missed:
         click.echo(f"gate missed: {line}", err=True)
@@ -173,6 +197,10 @@ def _stop(leaks: Leaks, pages: "Pages", as_json: bool) -> NoReturn:
         click.echo(f"leak: {line}", err=True)
     click.echo(f"Error: {leaks.summary}\n\nhint: take them out of the test, or measure with --allow-leaks", err=True)
     raise click.exceptions.Exit(1)
+
+
+def _beside(constrained: Constrained | None) -> dict[str, Any]:
+    return {} if constrained is None else {"constrained": constrained.to_json()}
 
 
 def _leaks_json(leaks: Leaks | None, evaluation: Evaluation) -> dict[str, Any]:

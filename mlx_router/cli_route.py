@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from .calls import Decision, ParseFailure
+from .calls import Decision, Mode, ParseFailure
 from .errors import RequestError
 from .router import Router
 
@@ -16,9 +16,16 @@ from .router import Router
 @click.argument("text")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole decision as JSON, one object a request.")
 @click.option("--catalogue", help="Route against another catalogue than the adapter's own.")
+@click.option("--mode", type=click.Choice(["greedy", "constrained"]), default="greedy", show_default=True)
+@click.option("--cache", type=click.Path(file_okay=False), help="Folder that keeps prefilled catalogues for next time.")
 @click.option("--base", help="Where the base model lies, if not under the name in the adapter's manifest.")
-def route(folder: str, text: str, as_json: bool, catalogue: str | None, base: str | None) -> None:
+def route(
+    folder: str, text: str, as_json: bool, catalogue: str | None, mode: Mode, cache: str | None, base: str | None
+) -> None:
     """Route TEXT with the adapter or fused model in FOLDER; `-` reads one request a line from stdin.
+
+    Mode constrained holds the answer to the catalogue's grammar: it is always a valid call, and may be a wrong one
+    where the default mode would have failed to parse (docs/routing.md).
 
     Exits with 0 for a call or no_tool, with 1 if an output was invalid, with 2 if it could not run.
 
@@ -26,11 +33,12 @@ def route(folder: str, text: str, as_json: bool, catalogue: str | None, base: st
     Examples:
       mlx-router route adapters/support "Where's my order ORD-1234?"
       cat requests.txt | mlx-router route adapters/support - --json
+      mlx-router route adapters/support --mode constrained --cache ~/.cache/mlx-router "Refund ORD-1234, it broke."
     """
     from .interop import load_catalogue
 
     other = load_catalogue(catalogue) if catalogue else None
-    router = Router.load(folder, base=base)
+    router = Router.load(folder, base=base, mode=mode, cache_dir=cache)
     code = 0
     for number, request in _requests(text):
         try:

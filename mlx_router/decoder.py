@@ -1,50 +1,65 @@
 """Greedy decoding in few passes: the catalogue's keys and values are kept, and guesses are verified together."""
 
 import copy
+import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from .calls import Draft, Generation, Message, Timings
-from .confidence import Candidate, NameScore, candidates, scores
+from .answers import Answer, Job, read_logits
+from .calls import Draft, Generation, Message, Prompt
+from .confidence import Candidate, NameScore, candidates
 from .errors import RequestError
+from .grammar import Grammar, Vocabulary
+from .lockstep import decode_together, lockstep_problem
 from .model import BACKEND, Model
+from .prefixes import Prefix, PrefixCache, PrefixFiles, run
 
-import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)
-from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache, trim_prompt_cache  # isort: skip
+from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache, trim_prompt_cache  # isort: skip  (model.py has put the BLAS in place)
 
-PREFILL_CHUNK = 512
+logger = logging.getLogger("mlx_router")
+
 # On a CPU with a real BLAS a pass of 17 tokens costs about twice one of a single token; a GPU has less to spare.
 DRAFT_LENGTH = {"cpu": 16, "gpu": 8}
-KEPT_PREFIXES = 8
+BATCH_SIZE = {"cpu": 16, "gpu": 32}
+# A batch has fewer rows where their copies of the prefix would take more than this.
+BATCH_BYTES = 1024**3
+KEPT_CATALOGUES = 8
+# One device computes for all models of the process, and MLX makes no promise for two threads on one graph.
+DEVICE = threading.Lock()
 
-
-@dataclass(frozen=True)
-class Prefix:
-    """A system message's tokens and the model's caches after them."""
-
-    tokens: tuple[int, ...]
-    cache: Any
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class GreedyDecoder:
     """Decodes by argmax. The prefix of the last few system messages is kept, and guesses save forward passes.
 
     A pass runs the last token together with up to `draft_length` guessed ones and keeps those that the model would have
-    said; the answer is that of plain greedy decoding, up to ties in floating point. With `draft_length` 0, or a cache
-    that can't be trimmed, each pass makes one token. Safe to call from several threads; calls run one after the other.
+    said; the answer is that of plain greedy decoding, up to ties in floating point. With `draft_length` 0 each pass
+    makes one token. `files` keeps prefixes on disk too. Safe to call from several threads, also with other models: one
+    call computes at a time.
     """
 
-    def __init__(self, model: Model, *, draft_length: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        draft_length: int | None = None,
+        batch_size: int | None = None,
+        files: PrefixFiles | None = None,
+    ) -> None:
         self.model = model
         self.draft_length = DRAFT_LENGTH[BACKEND.device] if draft_length is None else draft_length
-        self._prefixes: OrderedDict[str, Prefix] = OrderedDict()
-        self._names: dict[tuple[str, ...], list[Candidate]] = {}
-        self._lock = threading.Lock()
+        self.batch_size = BATCH_SIZE[BACKEND.device] if batch_size is None else batch_size
+        self.prefixes = PrefixCache(model, files)
+        self._names: OrderedDict[tuple[str, ...], list[Candidate]] = OrderedDict()
+        self._grammars: OrderedDict[str, Grammar] = OrderedDict()
+        self._vocabulary: Vocabulary | None = None
+        self._batches: bool | None = None
 
     def decode(
         self,
@@ -53,129 +68,151 @@ class GreedyDecoder:
         *,
         draft: Draft | None = None,
         names: Sequence[str] = (),
+        grammar: str = "",
     ) -> Generation:
-        """The model's greedy answer. Raises `RequestError` for a prompt that leaves no room in the context."""
+        """The model's greedy answer, under a grammar the likeliest that fits it.
+
+        Raises `RequestError` for a prompt that leaves no room in the context, `CatalogueError` for a grammar with
+        schemas that can't be expressed.
+        """
         start = time.perf_counter()
-        prompt = self.model.chat.prompt_tokens(messages)
+        with DEVICE:
+            job = self._job(0, Prompt(tuple(messages), draft, tuple(names), grammar), max_tokens)
+            return self._decode(job, start)
+
+    def decode_many(
+        self, prompts: Sequence[Prompt], max_tokens: int, progress: Callable[[int], None] | None = None
+    ) -> list[Generation | RequestError]:
+        """The answers that `decode` gives to each, up to ties in floating point, or its error for a prompt.
+
+        Prompts with the same system message are decoded together, on copies of its prefix. `progress` is called with
+        the number done.
+        """
+        found: dict[int, Generation | RequestError] = {}
+        jobs: dict[str, list[Job]] = {}
+        with DEVICE:
+            for number, prompt in enumerate(prompts):
+                try:
+                    job = self._job(number, prompt, max_tokens)
+                except RequestError as error:
+                    found[number] = error
+                else:
+                    jobs.setdefault(prompt.messages[0]["content"], []).append(job)
+        for group in jobs.values():
+            for batch in self._parts(sorted(group, key=lambda job: len(job.tokens))):
+                # Between batches other threads have their turn.
+                with DEVICE:
+                    found.update(self._decode_batch(batch))
+                if progress is not None:
+                    progress(len(found))
+        return [found[number] for number in range(len(prompts))]
+
+    def _job(self, number: int, prompt: Prompt, max_tokens: int) -> Job:
+        """The prompt's tokens and the beginning of its answer."""
+        tokens = self.model.chat.prompt_tokens(prompt.messages)
         limit = self.model.context_length
-        if limit is not None and len(prompt) + max_tokens > limit:
+        if limit is not None and len(tokens) + max_tokens > limit:
             raise RequestError(
-                f"the prompt has {len(prompt)} tokens and the answer may have {max_tokens}; "
+                f"the prompt has {len(tokens)} tokens and the answer may have {max_tokens}; "
                 f"the model's context is {limit}",
                 hint="shorten the request, or take a base with a longer context",
             )
-        with self._lock:
-            name = NameScore(self._candidates(tuple(names)))
-            return self._decode(messages, prompt, max_tokens, draft, name, start)
+        path = self._grammar(prompt.grammar).begin(max_tokens) if prompt.grammar else None
+        names = NameScore(self._candidates(prompt.names))
+        return Job(number, prompt, tokens, Answer(self.model.chat, max_tokens, names, prompt.draft, path))
 
-    def _decode(
-        self,
-        messages: Sequence[Message],
-        prompt: list[int],
-        max_tokens: int,
-        draft: Draft | None,
-        name: NameScore,
-        start: float,
-    ) -> Generation:
-        cache, cached = self._cache_for(messages, prompt)
-        pending, passes, prefilled, ended = prompt[cached:], 0, start, False
-        output: list[int] = []
-        probabilities: list[float] = []
-        while not ended and len(output) < max_tokens:
-            room = min(self.draft_length, max_tokens - len(output) - 1)
-            guess = self._guess(draft, output, room) if draft is not None and room > 0 else []
-            if guess and not _can_take_back(cache, len(pending) + len(guess)):
-                guess = []
-            said, logits = self._verify(pending, guess, cache)
+    def _decode(self, job: Job, start: float) -> Generation:
+        """Decode one answer alone."""
+        answer = job.answer
+        cache, cached = self._cache_for(job)
+        pending, passes, prefilled = job.tokens[cached:], 0, start
+        while not answer.done:
+            guess = answer.guess(self.draft_length)
+            trims = _can_take_back(cache, len(pending) + len(guess))
+            before = None if trims or not guess else copy.deepcopy(cache)
+            logits = run(self.model.network, [*pending, *guess], cache, rows=len(guess) + 1)
+            right = answer.take(read_logits(logits[None])[0], guess)
             passes += 1
             if passes == 1:
                 prefilled = time.perf_counter()
-            end = next((at for at, token in enumerate(said) if token in self.model.chat.eos_tokens), None)
-            ended = end is not None
-            probabilities += _probabilities(logits, said[:end])
-            for at, token in enumerate(said[:end]):
-                name.follow(token, partial(_logits, logits[at]))
-            output += said[:end]
-            pending = said[-1:]
-        finish = time.perf_counter()
-        timings = Timings(
-            total_ms=(finish - start) * 1e3,
-            prefill_ms=(prefilled - start) * 1e3,
-            decode_ms=(finish - prefilled) * 1e3,
-            prompt_tokens=len(prompt),
-            cached_tokens=cached,
-            output_tokens=len(output),
-            forward_passes=passes,
-        )
-        decode = self.model.chat.tokenizer.decode
-        return Generation(decode(output), ended, timings, scores(name, output, probabilities, decode))
+            if right == len(guess):
+                pending = answer.output[-1:]
+            elif before is None:
+                trim_prompt_cache(cache, len(guess) - right)
+                pending = answer.output[-1:]
+            else:
+                # What can't be trimmed is taken from the copy, and the next pass runs what was right once more.
+                cache, pending = before, [*pending, *guess[:right], *answer.output[-1:]]
+        return answer.generation(job.timings(start, prefilled, passes, cached))
 
     def _candidates(self, names: tuple[str, ...]) -> list[Candidate]:
-        if names not in self._names:
-            # A router has one catalogue, an evaluation may have thousands.
-            if len(self._names) >= KEPT_PREFIXES:
-                self._names.clear()
-            encode = partial(self.model.chat.tokenizer.encode, add_special_tokens=False)
-            self._names[names] = candidates(names, encode)
-        return self._names[names]
+        encode = partial(self.model.chat.tokenizer.encode, add_special_tokens=False)
+        return _kept(self._names, names, lambda: candidates(names, encode))
 
-    def _guess(self, draft: Draft, output: list[int], room: int) -> list[int]:
-        """The drafted continuation as tokens, at most `room` of them."""
-        encode = self.model.chat.tokenizer.encode
-        text = self.model.chat.tokenizer.decode(output)
-        continuation = draft(text)
-        if not continuation:
-            return []
-        whole = encode(text + continuation, add_special_tokens=False)
-        if whole[: len(output)] == output:
-            return whole[len(output) :][:room]
-        return encode(continuation, add_special_tokens=False)[:room]
+    def _grammar(self, text: str) -> Grammar:
+        return _kept(self._grammars, text, lambda: Grammar(text, self._make_vocabulary()))
 
-    def _verify(self, pending: list[int], guess: list[int], cache: Any) -> tuple[list[int], mx.array]:
-        """Run the pending tokens and a guess; return the guess as far as the model says the same, and one token more.
+    def _make_vocabulary(self) -> Vocabulary:
+        if self._vocabulary is None:
+            # Only a pass tells how many logits there are; some models have more of them than tokens.
+            logits = run(self.model.network, [0], make_prompt_cache(self.model.network))
+            chat = self.model.chat
+            self._vocabulary = Vocabulary(chat.tokenizer, sorted(chat.eos_tokens), logits.shape[-1])
+        return self._vocabulary
 
-        The logits (T, V) are those that the returned tokens were taken from. The cache then holds all but the last.
-        """
-        logits = self._run([*pending, *guess], cache, rows=len(guess) + 1)
-        said: Any = mx.argmax(logits, axis=-1).tolist()
-        right = next((at for at, token in enumerate(guess) if token != said[at]), len(guess))
-        if right < len(guess):
-            trim_prompt_cache(cache, len(guess) - right)
-        return [int(token) for token in said[: right + 1]], logits
-
-    def _cache_for(self, messages: Sequence[Message], prompt: list[int]) -> tuple[Any, int]:
+    def _cache_for(self, job: Job) -> tuple[Any, int]:
         """A cache to go on with, and how many of the prompt's tokens it already holds."""
-        system = messages[0]["content"]
-        prefix = self._prefixes.get(system)
-        if prefix is None:
-            prefix = self._make_prefix(messages)
-            self._prefixes[system] = prefix
-            while len(self._prefixes) > KEPT_PREFIXES:
-                self._prefixes.popitem(last=False)
-        self._prefixes.move_to_end(system)
-        size = len(prefix.tokens)
-        if size == 0 or size >= len(prompt) or tuple(prompt[:size]) != prefix.tokens:
+        prefix = self.prefixes.get(job.prompt.messages)
+        if not _begins_with(job.tokens, prefix):
             return make_prompt_cache(self.model.network), 0
         # A copy is right for every kind of cache; some can't be trimmed back to the prefix.
-        return copy.deepcopy(prefix.cache), size
+        return copy.deepcopy(prefix.cache), len(prefix.tokens)
 
-    def _make_prefix(self, messages: Sequence[Message]) -> Prefix:
-        """Run what all prompts of this system message begin with."""
-        tokens = self.model.chat.shared_prefix(messages[0])
-        cache = make_prompt_cache(self.model.network)
-        if tokens:
-            self._run(tokens, cache)
-            mx.eval([layer.state for layer in cache])
-        return Prefix(tuple(tokens), cache)
+    def _parts(self, jobs: list[Job]) -> Iterator[list[Job]]:
+        """The jobs of one system message in batches of a size that memory allows."""
+        with DEVICE:
+            prefix = self.prefixes.get(jobs[0].prompt.messages)
+        rows = max(1, min(self.batch_size, BATCH_BYTES // max(1, prefix.nbytes)))
+        for first in range(0, len(jobs), rows):
+            yield jobs[first : first + rows]
 
-    def _run(self, tokens: list[int], cache: Any, rows: int = 1) -> mx.array:
-        """Logits (rows, V) after each of the last tokens; long prompts go through in chunks, to bound memory."""
-        while len(tokens) >= PREFILL_CHUNK + rows:
-            self.model.network(mx.array([tokens[:PREFILL_CHUNK]]), cache=cache)
-            mx.eval([layer.state for layer in cache])
-            tokens = tokens[PREFILL_CHUNK:]
-        logits: mx.array = self.model.network(mx.array([tokens]), cache=cache)
-        return logits[0, -rows:]
+    def _decode_batch(self, jobs: list[Job]) -> dict[int, Generation]:
+        """Decode the jobs of one system message together, or one by one where that is not possible."""
+        prefix = self.prefixes.get(jobs[0].prompt.messages)
+        together = [job for job in jobs if _begins_with(job.tokens, prefix)]
+        if len(together) < 2 or not self._can_batch(together, prefix):
+            together = []
+        numbers = {job.number for job in together}
+        alone = [job for job in jobs if job.number not in numbers]
+        found = {job.number: self._decode(job, time.perf_counter()) for job in alone}
+        if together:
+            found |= decode_together(self.model.network, together, prefix, self.draft_length)
+        return found
+
+    def _can_batch(self, jobs: list[Job], prefix: Prefix) -> bool:
+        """Whether this network can run rows together; found out once, on the first batch."""
+        if self._batches is None:
+            problem = lockstep_problem(self.model.network, jobs, prefix, self.model.dtype)
+            self._batches = problem is None
+            if problem is not None:
+                logger.info("requests are decoded one by one: %s", problem)
+        return self._batches
+
+
+def _kept(found: OrderedDict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:
+    """The value of a key, made if it is missing; the least recently used goes."""
+    if key not in found:
+        found[key] = make()
+        while len(found) > KEPT_CATALOGUES:
+            found.popitem(last=False)
+    found.move_to_end(key)
+    return found[key]
+
+
+def _begins_with(tokens: list[int], prefix: Prefix) -> bool:
+    """Whether a prompt begins with a prefix and goes on; a request may merge with the prefix's last token."""
+    size = len(prefix.tokens)
+    return 0 < size < len(tokens) and tuple(tokens[:size]) == prefix.tokens
 
 
 def _can_take_back(cache: Any, tokens: int) -> bool:
@@ -184,18 +221,3 @@ def _can_take_back(cache: Any, tokens: int) -> bool:
         type(layer) is KVCache or (type(layer) is RotatingKVCache and layer.offset + tokens < layer.max_size)
         for layer in cache
     )
-
-
-def _probabilities(logits: mx.array, tokens: list[int]) -> list[float]:
-    """The probability of each token at its row of the logits (T, V)."""
-    if not tokens:
-        return []
-    rows = logits[: len(tokens)].astype(mx.float32)
-    taken = mx.take_along_axis(rows, mx.array(tokens)[:, None], axis=-1)[:, 0]
-    found: Any = mx.exp(taken - mx.logsumexp(rows, axis=-1)).tolist()
-    return [float(value) for value in found]
-
-
-def _logits(row: mx.array, tokens: Sequence[int]) -> list[float]:
-    found: Any = row[mx.array(list(tokens))].astype(mx.float32).tolist()
-    return [float(value) for value in found]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .calls import Decision, Failure, Outcome, ParseFailure
+from .calls import Decision, Failure, Mode, Outcome, ParseFailure, ToolCall
 from .catalogue import Catalogue
 from .data import SHOWN_ERRORS, Example, Reader, RowError
 from .data import rows as raw_rows
@@ -28,16 +28,22 @@ from .parsing import parse
 from .router import Router
 
 NOT_GIVEN = "(not given)"
+# So many rows are routed alone, for the latency that a user sees; the rest in batches.
+LATENCY_ROWS = 50
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One row of an evaluation: the example, the raw output, what it parses to, and how long it took."""
+    """One row of an evaluation: the example, the raw output, what it parses to, and how long it took.
+
+    `latency_ms` is None for a row of a batch; `overridden` is a constrained decision's.
+    """
 
     example: Example
     output: str
     outcome: Outcome
     latency_ms: float | None = None
+    overridden: float | None = None
 
     @property
     def row(self) -> Row:
@@ -61,23 +67,35 @@ class Scored:
 
 
 def evaluate(
-    router: Router, examples: Sequence[Example], progress: Callable[[int], None] | None = None
+    router: Router,
+    examples: Sequence[Example],
+    progress: Callable[[int], None] | None = None,
+    *,
+    mode: Mode | None = None,
 ) -> list[Scored]:
     """Route every example against its own catalogue; `progress` is called with the number done.
 
-    A request that the router refuses, one too long for the model, counts as a parse failure.
+    The first rows are routed alone and give the latency, the rest in batches, which give the same decisions. A
+    request that the router refuses, one too long for the model, counts as a parse failure.
     """
-    scored = []
-    for number, example in enumerate(examples, start=1):
+    decisions: list[Decision | RequestError] = []
+    for example in examples[:LATENCY_ROWS]:
         try:
-            decision = router.route_example(example)
+            decisions.append(router.route_example(example, mode=mode))
         except RequestError as error:
-            scored.append(Scored(example, "", ParseFailure(Failure.REFUSED, error.message)))
-        else:
-            scored.append(Scored(example, decision.raw, decision.outcome, _latency(decision)))
+            decisions.append(error)
         if progress is not None:
-            progress(number)
-    return scored
+            progress(len(decisions))
+    alone = len(decisions)
+    more = None if progress is None else lambda done: progress(alone + done)
+    decisions += router.route_examples(examples[alone:], mode=mode, progress=more)
+    return [_scored(example, decision) for example, decision in zip(examples, decisions, strict=True)]
+
+
+def _scored(example: Example, decision: Decision | RequestError) -> Scored:
+    if isinstance(decision, RequestError):
+        return Scored(example, "", ParseFailure(Failure.REFUSED, decision.message))
+    return Scored(example, decision.raw, decision.outcome, _latency(decision), decision.overridden)
 
 
 def read_predictions(path: Path, default: Catalogue | None = None) -> list[Scored]:
@@ -185,6 +203,51 @@ class Evaluation:
         }
 
 
+@dataclass(frozen=True)
+class Constrained:
+    """The same rows in mode "constrained": only to be shown beside the default mode's numbers.
+
+    `became` says what the parse failures of the default mode turned into; `overridden` is the mean over the rows of the
+    probability that the grammar took from the model.
+    """
+
+    default: Metrics
+    metrics: Metrics
+    became: dict[str, int]
+    overridden: float | None
+
+    @classmethod
+    def of(cls, default: Sequence[Scored], constrained: Sequence[Scored]) -> "Constrained":
+        """Compare the two; the rows are the same, in the same order."""
+        became = dict.fromkeys(("right", "wrong_call", "wrong_no_tool", "parse_failure"), 0)
+        for before, after in zip(default, constrained, strict=True):
+            if isinstance(before.outcome, ParseFailure):
+                became[_verdict(after)] += 1
+        masses = [one.overridden for one in constrained if one.overridden is not None]
+        return cls(
+            measure([one.row for one in default]),
+            measure([one.row for one in constrained]),
+            became,
+            statistics.fmean(masses) if masses else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The constrained numbers; those of the default mode stand at the top level of the evaluation's JSON."""
+        return {
+            "metrics": _json(self.metrics),
+            "parse_failures_became": self.became,
+            "mean_overridden": self.overridden,
+        }
+
+
+def _verdict(one: Scored) -> str:
+    if isinstance(one.outcome, ParseFailure):
+        return "parse_failure"
+    if one.row.right:
+        return "right"
+    return "wrong_call" if isinstance(one.outcome, ToolCall) else "wrong_no_tool"
+
+
 def _json(metrics: Metrics) -> dict[str, Any]:
     return {name: metric.to_json() for name, metric in metrics.items()}
 
@@ -222,4 +285,5 @@ def _plain(target: Any) -> dict[str, Any]:
 
 
 def _latency(decision: Decision) -> float | None:
-    return None if decision.timings is None else decision.timings.total_ms
+    alone = decision.timings is not None and decision.timings.batch_size == 1
+    return decision.timings.total_ms if decision.timings is not None and alone else None

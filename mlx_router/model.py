@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,10 @@ ONE_THREAD_BELOW = 30_000_000
 
 @dataclass
 class Model:
-    """A loaded base: the network, its chat format, its configuration and where it came from."""
+    """A loaded base: the network, its chat format, its configuration and where it came from.
+
+    `adapter` is the SHA-256 (hex) of the adapter that was put on it.
+    """
 
     network: Any
     chat: ChatFormat
@@ -45,6 +49,7 @@ class Model:
     name: str
     revision: str | None
     dtype: str
+    adapter: str | None = None
 
     @property
     def context_length(self) -> int | None:
@@ -67,6 +72,23 @@ class Model:
             tokenizer_hash=_file_hash(self.folder / "tokenizer.json", self.folder / "tokenizer.model"),
             template_hash=self.chat.template_hash,
         )
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that the numbers it computes depend on, beside its input: weights, adapter, types, versions, device."""
+        # Large weights are not read again to be hashed; a file that was changed has another time.
+        files = {file.name: file.stat() for file in sorted(self.folder.glob("model*.safetensors"))}
+        weights = self.base.weights_hash or {name: [found.st_size, found.st_mtime_ns] for name, found in files.items()}
+        return {
+            "base": self.base.model_dump(),
+            "weights": weights,
+            "config": hashlib.sha256(json.dumps(self.config, sort_keys=True, default=str).encode()).hexdigest(),
+            "adapter": self.adapter,
+            "dtype": self.dtype,
+            "device": BACKEND.device,
+            "mlx": version("mlx"),
+            "mlx_lm": version("mlx-lm"),
+        }
 
 
 def context_length(config: dict[str, Any]) -> int | None:
@@ -116,12 +138,21 @@ def load_base(name: str, *, revision: str | None = None, dtype: str = "auto") ->
         raise ModelError(f"{name} can't be loaded: {error}") from error
     # Quantized weights keep their packed integers; set_dtype changes only what is floating point.
     network.set_dtype(getattr(mx, dtype))
-    mx.eval(network.parameters())
+    mx.eval(network.parameters(), _constants(network))
     if parameter_counts(network)[1] < ONE_THREAD_BELOW:
         # Its products are too small to gain from a second thread, and on a busy machine each waits for the other.
         set_threads(1)
     chat = ChatFormat(tokenizer, sorted(tokenizer.eos_token_ids))
     return Model(network, chat, config, folder, name, found_revision, dtype)
+
+
+def _constants(network: Any) -> list[mx.array]:
+    """Arrays that are no parameters, rotary frequencies say.
+
+    They are computed on loading, since a lazy array can only be computed by the thread that made it, and any thread may
+    route.
+    """
+    return [value for module in network.modules() for value in module.values() if isinstance(value, mx.array)]
 
 
 def resolve_dtype(dtype: str) -> str:
@@ -192,6 +223,7 @@ def load_adapter(model: Model, folder: Path) -> None:
     _check_whole(model.network, folder)
     mx.eval(model.network.parameters())
     model.network.eval()
+    model.adapter = _file_hash(folder / WEIGHTS, folder / ADAPTER_CONFIG)
 
 
 def _check_whole(network: Any, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from .calls import NO_TOOL, ParseFailure
-from .evaluation import Evaluation, Scored
+from .evaluation import Constrained, Evaluation, Scored
 from .metrics import (
     FOUR,
     Metric,
@@ -46,6 +46,21 @@ def render_evaluation(evaluation: Evaluation, *, failures: int = 10) -> str:
     parts += [_parse_failures(evaluation), _failures(evaluation.failures, failures)]
     parts += [f"note: {note}" for note in evaluation.notes]
     return "\n\n".join(part for part in parts if part)
+
+
+def render_constrained(constrained: Constrained) -> str:
+    """The constrained metrics beside the default mode's, and what became of its parse failures."""
+    rows = [("", "default", "constrained")]
+    rows += [
+        (name, rate(constrained.default[name].value), rate(constrained.metrics[name].value))
+        for name in (*FOUR, *COMPANY)
+    ]
+    became = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in constrained.became.items())
+    return (
+        f"constrained decoding, beside the default mode:\n{table(rows, left=[0])}\n"
+        f"the default mode's parse failures became: {became}\n"
+        f"mean probability that the grammar took from the model: {rate(constrained.overridden)}"
+    )
 
 
 def _metrics(evaluation: Evaluation) -> str:

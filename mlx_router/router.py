@@ -2,13 +2,28 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .calls import DEFAULT_MAX_TOKENS, NO_TOOL, Decision, Decoder, Failure, Generation, Outcome, ParseFailure, ToolCall
+from .calls import (
+    DEFAULT_MAX_TOKENS,
+    NO_TOOL,
+    BatchDecoder,
+    Decision,
+    Decoder,
+    Failure,
+    Generation,
+    Mode,
+    Outcome,
+    ParseFailure,
+    Prompt,
+    ToolCall,
+)
 from .catalogue import Catalogue
 from .drafts import Drafter
+from .errors import RequestError
 from .grounding import grounded
 from .manifest import Manifest, read_manifest
 from .parsing import parse
@@ -28,7 +43,8 @@ class Router:
         decision.tool, decision.arguments    # "track_order", {"order_id": "ORD-1234"}
 
     `system` replaces the rendered catalogue where the adapter was trained on a text of its own. `log_requests` lets the
-    log of invalid outputs hold their text; without it only hashes are logged.
+    log of invalid outputs hold their text; without it only hashes are logged. `mode` "constrained" holds answers to the
+    catalogue's grammar (docs/routing.md says what that costs). Safe to call from several threads.
     """
 
     def __init__(
@@ -41,6 +57,7 @@ class Router:
         max_tokens: int = DEFAULT_MAX_TOKENS,
         manifest: Manifest | None = None,
         log_requests: bool = False,
+        mode: Mode = "greedy",
     ) -> None:
         self.decoder = decoder
         self.catalogue = catalogue
@@ -49,6 +66,7 @@ class Router:
         self.max_tokens = max_tokens
         self.manifest = manifest
         self.log_requests = log_requests
+        self.mode: Mode = mode
         self._trained_on = manifest.catalogue_hash if manifest is not None else catalogue.hash
 
     @classmethod
@@ -59,70 +77,129 @@ class Router:
         catalogue: Catalogue | None = None,
         base: str | None = None,
         log_requests: bool = False,
+        mode: Mode = "greedy",
+        cache_dir: str | Path | None = None,
     ) -> "Router":
         """A router from an adapter folder or a fused model. Raises `ModelError` where the folder is not whole.
 
         `catalogue` takes the place of the folder's own: the same tools as Pydantic models declare them, say, whose
         values `Decision.dispatch` then passes on. `base` is where the base lies if it is not found under the name in
-        the manifest.
+        the manifest. `cache_dir` is a folder in which prefilled catalogues are kept from one process to the next.
         """
         path = Path(folder).expanduser()
         manifest = read_manifest(path)
         own = manifest.read_catalogue()
         from .decoder import GreedyDecoder
         from .loading import load_routing_model
+        from .prefixes import PrefixFiles
 
+        files = PrefixFiles(Path(cache_dir).expanduser()) if cache_dir is not None else None
         return cls(
-            GreedyDecoder(load_routing_model(path, manifest, base)),
+            GreedyDecoder(load_routing_model(path, manifest, base), files=files),
             own if catalogue is None else catalogue,
             style=manifest.prompt_style,
             system=manifest.system,
             max_tokens=manifest.max_tokens,
             manifest=manifest,
             log_requests=log_requests,
+            mode=mode,
         )
 
-    def route(self, request: str | bytes, *, catalogue: Catalogue | None = None) -> Decision:
+    def route(self, request: str | bytes, *, catalogue: Catalogue | None = None, mode: Mode | None = None) -> Decision:
         """The decision for one request; greedy, so the same request gives the same decision.
 
-        `catalogue` routes against other tools than the adapter's own. Raises `RequestError` for a request that is
-        empty, not UTF-8, or too long for the model; the model's own output never raises.
+        `catalogue` routes against other tools than the adapter's own, `mode` in another mode than the router's.
+        Raises `RequestError` for a request that is empty, not UTF-8, or too long for the model; the model's own output
+        never raises.
         """
-        text = clean_request(request)
-        chosen = self.catalogue if catalogue is None else catalogue
-        return self._decide(text, self._system(chosen), chosen)
+        return self._decide(self._question(request, catalogue), mode)
 
-    def route_example(self, example: "Example") -> Decision:
+    def route_example(self, example: "Example", *, mode: Mode | None = None) -> Decision:
         """The decision for an example's request, against the example's own catalogue."""
-        keep = self.manifest is not None and self.manifest.keep_system
-        system = example.system if keep else None
-        return self._decide(example.request, system or self._system(example.catalogue), example.catalogue)
+        return self._decide(self._example(example), mode)
 
     def route_many(
-        self, requests: Iterable[str | bytes], *, progress: Callable[[int], None] | None = None
+        self,
+        requests: Iterable[str | bytes],
+        *,
+        catalogue: Catalogue | None = None,
+        mode: Mode | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> list[Decision]:
-        """The decisions for several requests, in order; `progress` is called with the number done."""
+        """The decisions for several requests, in order; `progress` is called with the number done.
+
+        They are those that `route` gives, up to ties in floating point. The requests are decoded in batches that share
+        the catalogue, which takes less time where the model waits for memory. Raises `RequestError` as `route` does,
+        one too long after all others.
+        """
+        found = self._decide_many([self._question(request, catalogue) for request in requests], mode, progress)
         decisions = []
-        for number, request in enumerate(requests, start=1):
-            decisions.append(self.route(request))
-            if progress is not None:
-                progress(number)
+        for number, decision in enumerate(found, start=1):
+            if isinstance(decision, RequestError):
+                raise RequestError(f"request {number}: {decision.message}", hint=decision.hint)
+            decisions.append(decision)
         return decisions
+
+    def route_examples(
+        self,
+        examples: "Sequence[Example]",
+        *,
+        mode: Mode | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Decision | RequestError]:
+        """The decisions for several examples, in batches; or what `route_example` raises, in its place."""
+        return self._decide_many([self._example(example) for example in examples], mode, progress)
+
+    def _question(self, request: str | bytes, catalogue: Catalogue | None) -> "_Question":
+        text = clean_request(request)
+        chosen = self.catalogue if catalogue is None else catalogue
+        return _Question(text, self._system(chosen), chosen)
+
+    def _example(self, example: "Example") -> "_Question":
+        keep = self.manifest is not None and self.manifest.keep_system
+        system = example.system if keep else None
+        return _Question(example.request, system or self._system(example.catalogue), example.catalogue)
 
     def _system(self, catalogue: Catalogue) -> str:
         """The text that the adapter was trained on, if it is about this catalogue; else the catalogue rendered."""
         own_text = self.system if catalogue.hash == self._trained_on else None
         return own_text or system_message(catalogue, self.style)
 
-    def _decide(self, request: str, system: str, catalogue: Catalogue) -> Decision:
-        draft = Drafter(catalogue, request).continuation
-        names = [*(tool.name for tool in catalogue), NO_TOOL]
-        messages = conversation(system, request)
-        generation = self.decoder.decode(messages, self.max_tokens, draft=draft, names=names)
+    def _decide(self, question: "_Question", mode: Mode | None) -> Decision:
+        prompt = question.prompt(self.mode if mode is None else mode)
+        # Only a decoder that is asked for it has to know of grammars.
+        grammar = {"grammar": prompt.grammar} if prompt.grammar else {}
+        generation = self.decoder.decode(
+            prompt.messages, self.max_tokens, draft=prompt.draft, names=prompt.names, **grammar
+        )
+        return self._decision(question, generation)
+
+    def _decide_many(
+        self, questions: "Sequence[_Question]", mode: Mode | None, progress: Callable[[int], None] | None
+    ) -> list[Decision | RequestError]:
+        if isinstance(self.decoder, BatchDecoder) and len(questions) > 1:
+            prompts = [question.prompt(self.mode if mode is None else mode) for question in questions]
+            found = self.decoder.decode_many(prompts, self.max_tokens, progress)
+            return [
+                one if isinstance(one, RequestError) else self._decision(question, one)
+                for question, one in zip(questions, found, strict=True)
+            ]
+        decisions: list[Decision | RequestError] = []
+        for number, question in enumerate(questions, start=1):
+            try:
+                decisions.append(self._decide(question, mode))
+            except RequestError as error:
+                decisions.append(error)
+            if progress is not None:
+                progress(number)
+        return decisions
+
+    def _decision(self, question: "_Question", generation: Generation) -> Decision:
+        catalogue = question.catalogue
         outcome = read_outcome(generation, catalogue)
         scores = generation.scores
         if isinstance(outcome, ParseFailure):
-            self._log(request, generation.text, outcome)
+            self._log(question.request, generation.text, outcome)
         return Decision(
             outcome=outcome,
             raw=generation.text,
@@ -131,8 +208,10 @@ class Router:
             confidence=scores.tool if scores else None,
             runner_up=scores.runner_up if scores else None,
             weakest_argument=scores.weakest_argument if scores else None,
-            grounded=grounded(outcome, catalogue, request),
+            grounded=grounded(outcome, catalogue, question.request),
             action=_action(outcome),
+            overridden=scores.overridden if scores else None,
+            overridden_tokens=scores.overridden_tokens if scores else None,
             typed_arguments=_typed(outcome, catalogue),
         )
 
@@ -140,6 +219,29 @@ class Router:
         digest = hashlib.sha256(request.encode()).hexdigest()[:16]
         text = f" request={request!r} output={raw!r} detail={failure.detail!r}" if self.log_requests else ""
         logger.warning("invalid output: request sha256=%s reason=%s%s", digest, failure.reason, text)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A request with the text that shows the model its tools, and the tools."""
+
+    request: str
+    system: str
+    catalogue: Catalogue
+
+    def prompt(self, mode: Mode) -> Prompt:
+        """What the decoder needs to answer it."""
+        grammar = ""
+        if mode == "constrained":
+            from .grammar import grammar_text
+
+            grammar = grammar_text(self.catalogue)
+        return Prompt(
+            messages=conversation(self.system, self.request),
+            draft=Drafter(self.catalogue, self.request).continuation,
+            names=(*(tool.name for tool in self.catalogue), NO_TOOL),
+            grammar=grammar,
+        )
 
 
 def read_outcome(generation: Generation, catalogue: Catalogue) -> Outcome:

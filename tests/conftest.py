@@ -45,6 +45,7 @@ class ScriptedDecoder:
     ) -> None:
         self.answers = dict(answers or {})
         self.otherwise = otherwise
+        self.constrained: dict[str, str | Generation | Exception] = {}
         self.asked: list[tuple[tuple[Message, ...], int]] = []
 
     def decode(
@@ -54,11 +55,12 @@ class ScriptedDecoder:
         *,
         draft: Draft | None = None,
         names: Sequence[str] = (),
+        grammar: str = "",
     ) -> Generation:
-        """The scripted answer to the last message."""
+        """The scripted answer to the last message; under a grammar that of `constrained`."""
         self.asked.append((tuple(messages), max_tokens))
         request = messages[-1]["content"]
-        answer = self.answers.get(request, self.otherwise)
+        answer = (self.constrained if grammar else self.answers).get(request, self.otherwise)
         assert answer is not None, f"nothing is scripted for {request!r}"
         if isinstance(answer, Exception):
             raise answer

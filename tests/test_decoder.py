@@ -12,11 +12,12 @@ from tiny_models import make_model
 
 from mlx_router.calls import Generation
 from mlx_router.catalogue import Catalogue, Tool
-from mlx_router.decoder import KEPT_PREFIXES, PREFILL_CHUNK, GreedyDecoder
+from mlx_router.decoder import GreedyDecoder
 from mlx_router.errors import RequestError
 from mlx_router.loading import load_routing_model
 from mlx_router.manifest import read_manifest
 from mlx_router.model import Model, load_base
+from mlx_router.prefixes import KEPT_PREFIXES, PREFILL_CHUNK
 from mlx_router.prompts import conversation, system_message
 
 import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)

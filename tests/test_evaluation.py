@@ -2,15 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import CATALOGUE, Ran, Run, ScriptedDecoder, write_rows
 
-from mlx_router.calls import Generation, Timings
+from mlx_router.calls import Generation, Scores, Timings
 from mlx_router.catalogue import Catalogue
 from mlx_router.data import read
 from mlx_router.errors import DataError, RequestError
@@ -239,6 +241,59 @@ def test_latency_is_the_median_and_the_95th_percentile(
     data = write_rows(tmp_path / "test.jsonl", targets)
 
     assert run("eval", "adapter", "--data", data, "--json").json["latency_ms"] == {"p50": p50, "p95": p95}
+
+
+def test_constrained_numbers_stand_beside_the_default_modes(
+    run: Run, scripted: ScriptedDecoder, tmp_path: Path
+) -> None:
+    call, other = json.dumps(track("A")), json.dumps(track("B"))
+    scripted.answers.update({"right": call, "saved": "{", "spoilt": "{"})
+    forced = Scores(0.5, None, 0.5, overridden=0.75, overridden_tokens=2)
+    free = Scores(0.5, None, 0.5, overridden=0.0, overridden_tokens=0)
+    scripted.constrained.update(
+        right=Generation(call, scores=free),
+        saved=Generation(call, scores=free),
+        spoilt=Generation(other, scores=forced),
+    )
+    rows = [{"request": request, "target": track("A")} for request in scripted.answers]
+    data = write_rows(tmp_path / "test.jsonl", rows)
+    gates = ("--max-wrong-call-rate", "0.1", "--mode", "constrained")
+    found = run("eval", "adapter", "--data", data, "--json", *gates)
+
+    assert found.code == 0, "gates hold for the default mode, which calls nothing wrong"
+    assert found.json["metrics"]["valid_tool_call_rate"]["value"] == pytest.approx(1 / 3)
+    beside = found.json["constrained"]
+    assert beside["metrics"]["valid_tool_call_rate"]["value"] == 1.0
+    assert beside["metrics"]["wrong_call_rate"]["value"] == pytest.approx(1 / 3)
+    assert beside["parse_failures_became"] == {"right": 1, "wrong_call": 1, "wrong_no_tool": 0, "parse_failure": 0}
+    assert beside["mean_overridden"] == pytest.approx(0.25)
+    text = run("eval", "adapter", "--data", data, "--mode", "constrained").out
+    assert "beside the default mode" in text and "right 1, wrong call 1" in text
+    assert re.search(r"valid_tool_call_rate +0\.333 +1\.000", text)
+    assert "constrained" not in run("eval", "adapter", "--data", data, "--json").json
+
+
+def test_only_the_first_rows_give_the_latency_and_batches_none(
+    tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Batching(ScriptedDecoder):
+        def decode_many(self, prompts, max_tokens, progress=None):  # type: ignore[no-untyped-def]
+            found = [self.decode(one.messages, max_tokens) for one in prompts]
+            progress(len(found))
+            return [replace(one, timings=Timings(900.0, 1.0, 1.0, 1, 1, 1, 1, batch_size=3)) for one in found]
+
+    monkeypatch.setattr("mlx_router.evaluation.LATENCY_ROWS", 2)
+    call = Generation(json.dumps(track("A")), timings=Timings(5.0, 1.0, 1.0, 1, 1, 1, 1))
+    decoder = Batching({f"r{number}": call for number in range(5)})
+    rows = [{"request": request, "target": track("A")} for request in decoder.answers]
+    examples = read(write_rows(tmp_path / "test.jsonl", rows), catalogue)
+    done: list[int] = []
+    scored = evaluate(Router(decoder, catalogue), examples, done.append)
+
+    assert [one.latency_ms for one in scored] == [5.0, 5.0, None, None, None]
+    assert all(one.row.right for one in scored)
+    assert done == [1, 2, 5]
+    assert Evaluation.of(scored).latency_ms() == {"p50": 5.0, "p95": 5.0}
 
 
 def test_rows_from_templates_are_named_also_when_read_back(run: Run, scripted: ScriptedDecoder, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ FLOORS = (
     *("duplicates", "grounding"),
     *("data", "formats", "config", "tables"),
     *("machine", "blas", "runtime", "doctor", "manifest", "model"),
-    *("drafts", "confidence", "decoder", "loading", "fusing", "router"),
+    *("drafts", "confidence", "grammar", "prefixes", "ragged", "answers", "lockstep"),
+    *("decoder", "loading", "fusing", "router"),
     *("metrics", "evaluation", "calibration", "rendering", "pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project", "harder"),
@@ -26,8 +27,8 @@ FLOORS = (
     *("loss", "optimizer", "checkpoints", "training", "budget", "report", "server"),
 )
 # The only modules that import mlx or mlx_lm.
-ON_MLX = {"runtime", "model", "decoder", "fusing", "exponential", "attention"}
-ON_MLX |= {"loss", "optimizer", "checkpoints", "training", "budget"}
+ON_MLX = {"runtime", "model", "prefixes", "ragged", "answers", "lockstep", "decoder", "fusing"}
+ON_MLX |= {"exponential", "attention", "loss", "optimizer", "checkpoints", "training", "budget"}
 HEAVY = {"mlx", "mlx_lm", "transformers", "datasets"}
 
 

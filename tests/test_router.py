@@ -104,6 +104,8 @@ def test_a_call_as_json(catalogue: Catalogue) -> None:
         "catalogue_seen": True,
         "action": None,
         "withheld": None,
+        "overridden": None,
+        "overridden_tokens": None,
         "raw": CALL,
         "timings": {
             "total_ms": 12.5,
@@ -113,6 +115,7 @@ def test_a_call_as_json(catalogue: Catalogue) -> None:
             "cached_tokens": 80,
             "output_tokens": 20,
             "forward_passes": 20,
+            "batch_size": 1,
         },
     }
 
