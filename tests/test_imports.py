@@ -22,7 +22,8 @@ FLOORS = (
     *("metrics", "evaluation", "calibration", "rendering", "pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project", "harder"),
-    *("records", "leaks", "batches", "loss", "optimizer", "checkpoints", "training", "budget", "report", "server"),
+    *("records", "leaks", "parity"),
+    *("batches", "loss", "optimizer", "checkpoints", "training", "budget", "report", "server"),
 )
 # The only modules that import mlx or mlx_lm.
 ON_MLX = {"runtime", "model", "decoder", "fusing", "loss", "optimizer", "checkpoints", "training", "budget"}
