@@ -21,7 +21,8 @@ COMMANDS = {
     "compare": ("cli_compare", "compare_", "Say whether one run's predictions are better than another's."),
     "stress": ("cli_stress", "stress", "Measure a router on harder tests made from test rows."),
     "route": ("cli_route", "route", "Route one request, or one a line from stdin."),
-    "fuse": ("cli_train", "fuse", "Make a standalone model from an adapter."),
+    "fuse": ("cli_fuse", "fuse", "Make a standalone model from an adapter, and compare the two."),
+    "quantize": ("cli_fuse", "quantize", "Make a smaller standalone model, and compare the two."),
     "doctor": ("cli_doctor", "doctor", "Show the machine, its backend and what to do about weak spots."),
 }
 

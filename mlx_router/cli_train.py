@@ -1,4 +1,4 @@
-"""`mlx-router train` and `mlx-router fuse`."""
+"""`mlx-router train`."""
 
 import json
 import sys
@@ -75,28 +75,6 @@ def _resumed(folder: str, config: str | None, fields: dict[str, str | None], ove
     from .checkpoints import read_recipe
 
     return read_recipe(Path(folder).expanduser())
-
-
-@click.command()
-@click.argument("folder", type=click.Path(file_okay=False))
-@click.argument("out", type=click.Path(file_okay=False))
-@click.option("--dequantize", is_flag=True, help="Write full-precision weights where the base is quantized.")
-@click.option("--keep-quantized", is_flag=True, help="Round to the base's bits again, which loses part of the adapter.")
-@click.option("--base", help="Where the base model lies, if not under the name in the adapter's manifest.")
-@click.option("--overwrite", is_flag=True, help="Replace what is in OUT.")
-def fuse(folder: str, out: str, dequantize: bool, keep_quantized: bool, base: str | None, overwrite: bool) -> None:
-    """Make a standalone model in OUT from the adapter in FOLDER; Router.load takes either.
-
-    \b
-    Examples:
-      mlx-router fuse adapters/support fused/support
-    """
-    from .fusing import fuse_adapter
-
-    fuse_adapter(
-        Path(folder), Path(out), dequantize=dequantize, keep_quantized=keep_quantized, base=base, overwrite=overwrite
-    )
-    click.echo(f"wrote {out}", err=True)
 
 
 def _overrides(fields: dict[str, str | None]) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from .model import Model, load_adapter, load_base
 def load_routing_model(folder: Path, manifest: Manifest, base: str | None = None) -> Model:
     """The model of an adapter folder or of a fused one.
 
-    Raises `ModelError` where the base is not the one that the adapter was trained on.
+    Raises `ModelError` where the base is not the one that the adapter was trained on, or where the folder is marked as
+    failed.
     """
+    manifest.check_parity(folder)
     if manifest.kind == "fused":
         return load_base(str(folder))
     model = load_base(base or manifest.base.name, revision=manifest.base.revision)

@@ -27,6 +27,25 @@ class Base(BaseModel):
     template_hash: str
 
 
+class Parity(BaseModel):
+    """How a fused or quantized model did beside what it was made from, over the same rows.
+
+    `metrics` holds each decision metric before and after. It `failed` where one lost more than the tolerance;
+    `problems` says so in words.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    failed: bool
+    data: str
+    data_hash: str
+    rows: int
+    changed: int
+    tolerance: float
+    metrics: dict[str, tuple[float, float]]
+    problems: list[str] = Field(default_factory=list)
+
+
 class Manifest(BaseModel):
     """Everything that is needed to route with a folder, and to know where it came from."""
 
@@ -47,6 +66,7 @@ class Manifest(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
     calibration: dict[str, Any] | None = None
+    parity: Parity | None = None
 
     def read_catalogue(self) -> Catalogue:
         """The folder's own catalogue. Raises `ModelError` where it no longer has its hash."""
@@ -61,6 +81,17 @@ class Manifest(BaseModel):
                 hint="train again with the new catalogue, or pass it to route() as catalogue=…",
             )
         return catalogue
+
+    def check_parity(self, folder: Path) -> None:
+        """Raises `ModelError` where the model in the folder lost too much when it was fused or quantized."""
+        if self.parity is not None and self.parity.failed:
+            lines = "".join(f"\n  {problem}" for problem in self.parity.problems)
+            raise ModelError(
+                f"{folder} is marked as failed: it decides worse than what it was made from "
+                f"({self.parity.rows} rows of {self.parity.data}):{lines}",
+                hint="route with the adapter instead, or make it again: with more bits, or, if you accept the loss, "
+                "with a higher --tolerance",
+            )
 
 
 def read_manifest(folder: Path) -> Manifest:

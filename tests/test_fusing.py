@@ -1,16 +1,19 @@
 """Fusing: a standalone model that decides as the adapter does, and what is refused."""
 
+import json
+import shutil
 from pathlib import Path
 
 import mlx_lm
 import pytest
 from conftest import CATALOGUE, KNOWN, Run, known_rows, write_rows
-from tiny_models import make_model
+from tiny_models import make_model, make_recipe
 
 from mlx_router.config import TrainConfig
 from mlx_router.errors import ModelError
-from mlx_router.fusing import fuse_adapter
-from mlx_router.manifest import read_manifest
+from mlx_router.fusing import fuse_adapter, quantize_router
+from mlx_router.manifest import read_manifest, write_manifest
+from mlx_router.model import load_base
 from mlx_router.router import Router
 
 
@@ -68,15 +71,75 @@ def quantized_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(config, lambda event: None)
 
 
-def test_fusing_into_packed_weights_has_to_be_asked_for(quantized_adapter: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError) as caught:
-        fuse_adapter(quantized_adapter, tmp_path / "fused")
-    assert "--dequantize" in str(caught.value.hint)
-    assert not (tmp_path / "fused").exists()
+def test_rounding_to_the_bases_bits_has_to_be_asked_for(quantized_adapter: Path, tmp_path: Path, run: Run) -> None:
+    plain = run("fuse", quantized_adapter, tmp_path / "plain", "--no-compare")
+    assert plain.code == 0
+    assert "the adapter unfused takes less memory" in plain.err
+    assert not load_base(str(tmp_path / "plain")).quantized
+    assert run("fuse", quantized_adapter, tmp_path / "packed", "--no-compare", "--keep-quantized").code == 0
+    assert load_base(str(tmp_path / "packed")).quantized
 
 
 def test_dequantized_fusing_keeps_the_decisions(quantized_adapter: Path, tmp_path: Path) -> None:
-    fuse_adapter(quantized_adapter, tmp_path / "fused", dequantize=True)
+    fuse_adapter(quantized_adapter, tmp_path / "fused")
     one, other = Router.load(quantized_adapter), Router.load(tmp_path / "fused")
     assert not other.decoder.model.quantized  # type: ignore[attr-defined]
     assert [one.route(request).raw for request in KNOWN] == [other.route(request).raw for request in KNOWN]
+
+
+def test_a_fused_and_rounded_model_has_no_calibration(adapter: Path, tmp_path: Path) -> None:
+    """A calibration is of one set of weights; full precision changes nothing of it."""
+    calibrated = shutil.copytree(adapter, tmp_path / "adapter")
+    manifest = read_manifest(calibrated).model_copy(update={"calibration": {"some": "curve"}})
+    write_manifest(calibrated, manifest)
+    fused = fuse_adapter(calibrated, tmp_path / "fused")
+    assert (fused.manifest.calibration, fused.notes) == (manifest.calibration, ())
+    small = quantize_router(calibrated, tmp_path / "small", bits=8, group_size=32)
+    assert small.manifest.calibration is None
+    assert any("calibration" in note for note in small.notes)
+    assert read_manifest(tmp_path / "small") == small.manifest
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_an_adapter_and_its_fused_model_quantize_to_the_same(bits: int, adapter: Path, tmp_path: Path) -> None:
+    fuse_adapter(adapter, tmp_path / "fused")
+    for name, folder in (("a", adapter), ("b", tmp_path / "fused")):
+        quantize_router(folder, tmp_path / name, bits=bits, group_size=32)
+    a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in "ab")
+    assert a == b
+    assert json.loads((tmp_path / "a" / "config.json").read_text(encoding="utf-8"))["quantization"]["bits"] == bits
+    assert len(a) < (tmp_path / "fused" / "model.safetensors").stat().st_size * (bits + 4) / 32
+    assert Router.load(tmp_path / "a").route("Hi!").raw == Router.load(tmp_path / "b").route("Hi!").raw
+
+
+def test_an_adapter_on_a_quantized_base_is_quantized(quantized_adapter: Path, tmp_path: Path) -> None:
+    quantize_router(quantized_adapter, tmp_path / "small", bits=8, group_size=32)
+    config = load_base(str(tmp_path / "small")).config
+    assert (config["quantization"]["bits"], config["quantization"]["group_size"]) == (8, 32)
+
+
+def test_what_is_quantized_is_not_quantized_again(adapter: Path, tmp_path: Path) -> None:
+    quantize_router(adapter, tmp_path / "small", bits=8)
+    with pytest.raises(ModelError, match="quantized already"):
+        quantize_router(tmp_path / "small", tmp_path / "smaller", bits=4)
+
+
+def test_groups_that_fit_no_layer_are_refused(tmp_path: Path) -> None:
+    from mlx_router.training import train
+
+    shape = {"hidden_size": 48, "intermediate_size": 80, "num_attention_heads": 2, "head_dim": 24}
+    base = make_model(tmp_path / "base", "qwen3", **shape)
+    narrow = train(make_recipe(tmp_path, model=str(base), epochs=1, max_updates=1), lambda event: None)
+    with pytest.raises(ModelError, match=r"no layer of .* groups of 64"):
+        quantize_router(narrow, tmp_path / "small", bits=4, group_size=64)
+    assert not (tmp_path / "small").exists()
+
+
+def test_a_model_is_never_put_over_what_it_is_made_from(adapter: Path, base: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(adapter, tmp_path / "project" / "adapter")
+    for out in (copy, copy.parent):
+        with pytest.raises(ModelError, match="what the new model is made from"):
+            fuse_adapter(copy, out, overwrite=True)
+    with pytest.raises(ModelError, match="holds the base model"):
+        fuse_adapter(copy, base, overwrite=True)
+    assert (copy / "router.json").is_file() and (base / "model.safetensors").is_file()

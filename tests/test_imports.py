@@ -23,7 +23,7 @@ FLOORS = (
     *("metrics", "evaluation", "calibration", "rendering", "pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project", "harder"),
-    *("records", "leaks", "batches", "exponential", "attention"),
+    *("records", "leaks", "parity", "batches", "exponential", "attention"),
     *("loss", "optimizer", "checkpoints", "training", "budget", "report", "server"),
 )
 # The only modules that import mlx or mlx_lm.
