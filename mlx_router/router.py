@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from .prompts import Style, clean_request, conversation, system_message
 
 if TYPE_CHECKING:
     from .data import Example
+    from .prompts import ChatFormat
 
 logger = logging.getLogger("mlx_router")
 
@@ -94,9 +96,12 @@ class Router:
         from .prefixes import PrefixFiles
 
         files = PrefixFiles(Path(cache_dir).expanduser()) if cache_dir is not None else None
+        model = load_routing_model(path, manifest, base)
+        shown = own if catalogue is None else catalogue
+        _warn_of_length(model.chat, model.config.get("trained_tokens"), system_message(shown, manifest.prompt_style))
         return cls(
-            GreedyDecoder(load_routing_model(path, manifest, base), files=files),
-            own if catalogue is None else catalogue,
+            GreedyDecoder(model, files=files),
+            shown,
             style=manifest.prompt_style,
             system=manifest.system,
             max_tokens=manifest.max_tokens,
@@ -241,6 +246,17 @@ class _Question:
             draft=Drafter(self.catalogue, self.request).continuation,
             names=(*(tool.name for tool in self.catalogue), NO_TOOL),
             grammar=grammar,
+        )
+
+
+def _warn_of_length(chat: "ChatFormat", trained: int | None, system: str) -> None:
+    """Warn where a catalogue is longer than any that the base was trained with, if the base says so."""
+    size = len(chat.shared_prefix(conversation(system, "?")[0])) if trained else 0
+    if trained and size > trained:
+        warnings.warn(
+            f"this catalogue has {size} tokens; the base was trained with up to {trained}, and gets worse beyond: "
+            "take fewer tools, shorter descriptions or a larger base",
+            stacklevel=3,
         )
 
 
