@@ -6,8 +6,9 @@
     attention    rows × heads × tokens a row × tokens a row × blocks × 1.5 × bytes of the dtype
     logits       tokens × vocabulary × 4 bytes × 4
 
-A batch's tokens are rows × tokens a row. The factors were fitted to measured peaks of small models. Attention counts on
-every device: MLX fuses it in routing only, not in training.
+The head runs on answers only, so the logits are at most that. A batch's tokens are rows × tokens a row. The factors
+were fitted to measured peaks of small models. Attention counts on every device: MLX fuses it in routing only, not in
+training.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The budget: parts of the formula by hand, and peak memory of real runs within a factor of two."""
+"""The budget: parts of the formula by hand, and peak memory of real steps."""
 
 import json
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_a_dry_run_stops_before_anything_is_read_or_written(tmp_path: Path, run:
 
 
 @pytest.mark.parametrize(("rows", "tokens"), [(8, 256), (4, 512)])
-def test_the_estimate_is_within_a_factor_of_two_of_a_step(rows: int, tokens: int) -> None:
+def test_the_estimate_is_not_below_a_step_nor_far_above_it(rows: int, tokens: int) -> None:
     """One step of loss and gradients on whole rows of the embedded base."""
     import mlx.core as mx
     import mlx.nn as nn
@@ -81,4 +81,5 @@ def test_the_estimate_is_within_a_factor_of_two_of_a_step(rows: int, tokens: int
     mx.eval(nn.value_and_grad(model.network, answer_loss)(model.network, *arrays(batch, 1.0)))
     estimated = memory_of(model.folder, config, tokens, gpu=False)
     assert estimated is not None
-    assert 0.5 < estimated.total / mx.get_peak_memory() < 2.0
+    # The head runs on answers only, and the formula counts every token: rather too much than too little.
+    assert 0.8 < estimated.total / mx.get_peak_memory() < 2.5
