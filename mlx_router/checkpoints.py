@@ -9,7 +9,7 @@ state carries a digest of its arrays.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -137,13 +137,39 @@ def load_state(path: Path, identity: str, network: Any, optimizer: Any) -> Progr
         if name is not None and not (path.parent / name).is_file():
             raise TrainingError(f"{path.name} refers to {name}, which is gone")
     network.load_weights(_part(arrays, "weights."), strict=False)
-    optimizer.init(network.trainable_parameters())
     optimizer.state = tree_unflatten(_part(arrays, "optimizer."))
     # The state of MLX's generator is a key of two 32-bit numbers, which is what a seed of 64 bits becomes.
     high, low = (int(half) for half in np.array(arrays["random"]))
     mx.random.seed(high << 32 | low)
     mx.eval(network.parameters(), optimizer.state)
     return progress
+
+
+def load_newest(
+    folder: Path, identity: str, network: Any, optimizer: Any, refused: Callable[[str], None]
+) -> Progress | None:
+    """Go on from the newest state that is whole; None where none was written yet.
+
+    `refused` is told why a newer one is not used; such are removed once one could be. Raises `TrainingError` where
+    there are states and none can be used.
+    """
+    problems: dict[Path, str] = {}
+    for path in states(folder):
+        try:
+            progress = load_state(path, identity, network, optimizer)
+        except TrainingError as error:
+            problems[path] = error.message
+            refused(error.message)
+            continue
+        for other in problems:
+            other.unlink()
+        return progress
+    if not problems:
+        return None
+    raise TrainingError(
+        "no checkpoint of this run can be used:\n" + "\n".join(f"  {problem}" for problem in problems.values()),
+        hint="give it the rows, base and recipe that it began with, or begin anew with --overwrite",
+    )
 
 
 def finish(folder: Path) -> None:

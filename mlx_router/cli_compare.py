@@ -1,6 +1,5 @@
 """`mlx-router compare`: two predictions files over the same test rows, paired."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from .interop import load_catalogue
 from .metrics import FOUR
 from .pairing import Pair, pair_up
 from .prompts import assistant_text
-from .rendering import one_line, rate
+from .rendering import json_text, one_line, rate
 from .tables import table
 
 
@@ -42,9 +41,7 @@ def compare_(a: str, b: str, catalogue: str | None, rows: int, fail_if_worse: Se
     default = load_catalogue(catalogue) if catalogue else None
     found = compare(pair_up(read_predictions(Path(a), default), read_predictions(Path(b), default)))
     if as_json:
-        text = json.dumps({"a": a, "b": b, **found.to_json()}, ensure_ascii=False, indent=2)
-        # Half a character, which an output of somebody's may hold, as an escape.
-        click.echo(text.encode("utf-8", "backslashreplace").decode())
+        click.echo(json_text({"a": a, "b": b, **found.to_json()}))
     else:
         click.echo(f"A  {a}\nB  {b}\n\n{render(found, rows)}")
     worse = [name for name in dict.fromkeys(fail_if_worse) if found.metrics[name].verdict == "worse"]

@@ -1,6 +1,5 @@
 """`mlx-router eval`: look for leaks, measure, show, and hold against gates."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from .evaluation import Constrained, Evaluation, evaluate, read_predictions, wri
 from .interop import load_catalogue
 from .leaks import Leaks, find_leaks, render_leaks, shorten
 from .metrics import COSTS
-from .rendering import render_constrained, render_evaluation
+from .rendering import json_text, render_constrained, render_evaluation
 from .router import Router
 
 FLOORS = (
@@ -147,20 +146,14 @@ def eval_(
     verdicts = gates.judge(limits, evaluation.metrics, gate_on)
     missed = [verdict.problem for verdict in verdicts if verdict.problem is not None]
     if as_json:
-        click.echo(
-            _json(
-                {
-                    **evaluation.to_json(),
-                    **_leaks_json(leaks, evaluation),
-                    **_beside(constrained),
-                    "gates_missed": missed,
-                }
-            )
-        )
+        beside = {} if constrained is None else {"constrained": constrained.to_json()}
+        found = {**evaluation.to_json(), **_leaks_json(leaks, evaluation), **beside, "gates_missed": missed}
+        click.echo(json_text(found))
     else:
-        about_leaks = f"\n\n{render_leaks(leaks, evaluation)}" if leaks is not None else ""
-        beside = f"\n\n{render_constrained(constrained)}" if constrained is not None else ""
-        click.echo(f"{render_evaluation(evaluation, failures=failures)}{beside}{about_leaks}")
+        parts = [render_evaluation(evaluation, failures=failures)]
+        parts += [render_constrained(constrained)] if constrained is not None else []
+        parts += [render_leaks(leaks, evaluation)] if leaks is not None else []
+        click.echo("\n\n".join(parts))
     pages.write(evaluation, verdicts, leaks, passed=not missed)
     for line in missed:
         click.echo(f"gate missed: {line}", err=True)
@@ -191,16 +184,12 @@ def _test(
 def _stop(leaks: Leaks, pages: "Pages", as_json: bool) -> NoReturn:
     """Say what leaked, and end; nothing was measured."""
     if as_json:
-        click.echo(_json({"n": leaks.rows, "leaks": leaks.to_json()}))
+        click.echo(json_text({"n": leaks.rows, "leaks": leaks.to_json()}))
     pages.write(None, [], leaks, passed=False)
     for line in shorten(leaks.lines):
         click.echo(f"leak: {line}", err=True)
     click.echo(f"Error: {leaks.summary}\n\nhint: take them out of the test, or measure with --allow-leaks", err=True)
     raise click.exceptions.Exit(1)
-
-
-def _beside(constrained: Constrained | None) -> dict[str, Any]:
-    return {} if constrained is None else {"constrained": constrained.to_json()}
 
 
 def _leaks_json(leaks: Leaks | None, evaluation: Evaluation) -> dict[str, Any]:
@@ -248,12 +237,6 @@ def _leak_cases(leaks: Leaks | None, *, stopped: bool) -> list[gates.Case]:
 def _properties(evaluation: Evaluation | None) -> dict[str, str]:
     metrics = evaluation.metrics if evaluation is not None else {}
     return {name: "" if metric.value is None else f"{metric.value:.4f}" for name, metric in metrics.items()}
-
-
-def _json(value: dict[str, Any]) -> str:
-    """JSON in UTF-8; half a character, which an output of somebody's may hold, as an escape."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager

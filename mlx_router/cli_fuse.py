@@ -1,6 +1,5 @@
 """`mlx-router fuse` and `mlx-router quantize`: standalone models, each held against what it was made from."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from .leaks import find_leaks
 from .manifest import Parity, read_manifest
 from .pairing import pair_up
 from .parity import TOLERANCE, judge, rows_at_hand
+from .rendering import json_text
 from .router import Router
 
 if TYPE_CHECKING:
@@ -172,9 +172,7 @@ class _Gate:
         """Show what was found; exit with 1 if the model failed."""
         parity = made.manifest.parity
         if self.as_json:
-            # Half a character, which an output may hold, as an escape.
-            text = json.dumps(self._json(parity), ensure_ascii=False, indent=2)
-            click.echo(text.encode("utf-8", "backslashreplace").decode())
+            click.echo(json_text(self._json(parity)))
         elif self.found is not None:
             about = f"A  {self.folder}\nB  {self.out}\n\n{render(self.found, self.rows)}"
             click.echo(f"{about}\n\n{_texts(self.found)}")

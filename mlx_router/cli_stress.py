@@ -1,17 +1,18 @@
 """`mlx-router stress`: a test, and harder ones made from it."""
 
-import json
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import click
 
 from .cli_eval import routing_progress
-from .data import read
+from .data import Example, read
 from .evaluation import Scored, evaluate
 from .harder import Slice, harder
 from .interop import load_catalogue
 from .metrics import Metrics, measure
-from .rendering import rate
+from .rendering import json_text, rate
 from .router import Router
 from .tables import table
 
@@ -43,28 +44,30 @@ def stress(
     default = load_catalogue(catalogue) if catalogue else router.catalogue
     examples = read(data, default)[:limit]
     slices = harder(examples, seed)
-    with routing_progress(len(examples) + sum(len(one.examples) for one in slices)) as progress:
-        done = 0
-
-        def route(rows: Any) -> list[Scored]:
-            nonlocal done
-            begun, order = done, sorted(range(len(rows)), key=lambda at: rows[at].catalogue.hash)
-            # Rows of one catalogue after each other, so that each catalogue is read once.
-            scored = evaluate(router, [rows[at] for at in order], lambda number: progress(begun + number))
-            done += len(rows)
-            by_row = dict(zip(order, scored, strict=True))
-            return [by_row[at] for at in range(len(rows))]
-
-        plain = route(examples)
-        results = [(one, route(one.examples)) for one in slices]
+    rows = [*examples, *(row for one in slices for row in one.examples)]
+    with routing_progress(len(rows)) as progress:
+        scored = _route(router, rows, progress)
+    plain, harder_ones = scored[: len(examples)], iter(scored[len(examples) :])
+    results = [(one, list(islice(harder_ones, len(one.examples)))) for one in slices]
     if as_json:
-        click.echo(json.dumps(_json(plain, results), indent=2))
+        click.echo(json_text(_json(plain, results)))
     else:
         click.echo(_render(plain, results))
 
 
-def _measured(scored: list[Scored]) -> Metrics:
+def _route(router: Router, rows: Sequence[Example], progress: Callable[[int], None]) -> list[Scored]:
+    """The rows' results in their order; those of one catalogue are routed after each other, so that it is read once."""
+    order = sorted(range(len(rows)), key=lambda at: rows[at].catalogue.hash)
+    found = dict(zip(order, evaluate(router, [rows[at] for at in order], progress), strict=True))
+    return [found[at] for at in range(len(rows))]
+
+
+def _measured(scored: Sequence[Scored]) -> Metrics:
     return measure([one.row for one in scored])
+
+
+def _plain(metrics: Metrics) -> dict[str, Any]:
+    return {name: metric.to_json() for name, metric in metrics.items()}
 
 
 def _json(plain: list[Scored], results: list[tuple[Slice, list[Scored]]]) -> dict[str, Any]:
@@ -72,23 +75,21 @@ def _json(plain: list[Scored], results: list[tuple[Slice, list[Scored]]]) -> dic
         one.name: {
             "about": one.about,
             "n": len(scored),
-            "metrics": {name: metric.to_json() for name, metric in _measured(scored).items()},
-            "unchanged": {
-                name: metric.to_json() for name, metric in _measured([plain[at] for at in one.origins]).items()
-            },
+            "metrics": _plain(_measured(scored)),
+            "unchanged": _plain(_measured([plain[at] for at in one.origins])),
         }
         for one, scored in results
     }
-    metrics = {name: metric.to_json() for name, metric in _measured(plain).items()}
-    return {"n": len(plain), "metrics": metrics, "slices": slices}
+    return {"n": len(plain), "metrics": _plain(_measured(plain)), "slices": slices}
 
 
 def _render(plain: list[Scored], results: list[tuple[Slice, list[Scored]]]) -> str:
     head = ("slice", "n", *(name.replace("_", " ") for name in SHOWN))
-    rows = [head, ("as it is", str(len(plain)), *(rate(_measured(plain)[name].value) for name in SHOWN))]
+    as_it_is = _measured(plain)
+    rows = [head, ("as it is", str(len(plain)), *(rate(as_it_is[name].value) for name in SHOWN))]
     for one, scored in results:
-        harder_, easier = _measured(scored), _measured([plain[at] for at in one.origins])
-        cells = (f"{rate(harder_[name].value)} ({rate(easier[name].value)})" for name in SHOWN)
+        changed, unchanged = _measured(scored), _measured([plain[at] for at in one.origins])
+        cells = (f"{rate(changed[name].value)} ({rate(unchanged[name].value)})" for name in SHOWN)
         rows.append((one.name, str(len(scored)), *cells))
     about = "\n".join(f"  {one.name}: {one.about}" for one, _ in results)
     return f"{table(rows, left=[0])}\n\nin brackets: the same rows unchanged\n{about}"

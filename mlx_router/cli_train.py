@@ -45,7 +45,10 @@ def train(
       mlx-router train --config my-router/train.yaml --epochs 5 --learning-rate 1e-3
       mlx-router train --resume my-router/adapter
     """
-    recipe = _recipe(config, fields) if resume is None else _resumed(resume, config, fields, overwrite)
+    if resume is None:
+        recipe = load_config(Path(config) if config else None, _overrides(fields))
+    else:
+        recipe = _resumed(resume, config, fields, overwrite)
     from .budget import estimate
 
     stream = sys.stdout
@@ -61,10 +64,6 @@ def train(
         click.echo("note: MLX has only its slow reference BLAS here; what to do: mlx-router doctor", err=True)
     report = _json_reporter(stream) if as_json else _line_reporter()
     run(recipe, report, overwrite=overwrite, resume=resume is not None)
-
-
-def _recipe(config: str | None, fields: dict[str, str | None]) -> TrainConfig:
-    return load_config(Path(config) if config else None, _overrides(fields))
 
 
 def _resumed(folder: str, config: str | None, fields: dict[str, str | None], overwrite: bool) -> TrainConfig:

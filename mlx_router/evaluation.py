@@ -285,5 +285,5 @@ def _plain(target: Any) -> dict[str, Any]:
 
 
 def _latency(decision: Decision) -> float | None:
-    alone = decision.timings is not None and decision.timings.batch_size == 1
-    return decision.timings.total_ms if decision.timings is not None and alone else None
+    timings = decision.timings
+    return timings.total_ms if timings is not None and timings.batch_size == 1 else None

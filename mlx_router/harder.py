@@ -7,6 +7,7 @@ as a negation of what is no command, is left out of it, so a slice is compared w
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from random import Random
 from typing import Any, TypeAlias
 
@@ -156,12 +157,17 @@ def _order_shuffled(example: Example, rng: Random) -> Example | None:
 
 def _distractors_added(example: Example, rng: Random) -> Example | None:
     own = _words(" ".join(tool.name for tool in example.catalogue))
-    found = parse_signatures(OTHER_TOOLS)
-    assert found is not None
-    others = [tool for tool in found if not _words(tool.name) & own][:DISTRACTORS]
+    others = [tool for tool in _other_tools() if not _words(tool.name) & own][:DISTRACTORS]
     tools = [*example.catalogue, *others]
     Random(example.catalogue.hash).shuffle(tools)
     return replace(example, catalogue=Catalogue(tuple(tools), example.catalogue.instructions))
+
+
+@cache
+def _other_tools() -> Catalogue:
+    found = parse_signatures(OTHER_TOOLS)
+    assert found is not None
+    return found
 
 
 def _words(text: str) -> set[str]:

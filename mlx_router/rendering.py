@@ -1,6 +1,8 @@
 """Numbers as text for a terminal. Rounding happens here and nowhere else."""
 
+import json
 from collections.abc import Mapping
+from typing import Any
 
 from .calls import NO_TOOL, ParseFailure
 from .evaluation import Constrained, Evaluation, Scored
@@ -31,6 +33,12 @@ LISTED_TOOLS = 30
 def rate(value: float | None) -> str:
     """A rate with three digits; "–" where it was not measured."""
     return "–" if value is None else f"{value:.3f}"
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """JSON in UTF-8; half a character, which an output of somebody's may hold, as an escape."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def one_line(text: str) -> str:

@@ -97,11 +97,9 @@ class Router:
 
         files = PrefixFiles(Path(cache_dir).expanduser()) if cache_dir is not None else None
         model = load_routing_model(path, manifest, base)
-        shown = own if catalogue is None else catalogue
-        _warn_of_length(model.chat, model.config.get("trained_tokens"), system_message(shown, manifest.prompt_style))
-        return cls(
+        router = cls(
             GreedyDecoder(model, files=files),
-            shown,
+            own if catalogue is None else catalogue,
             style=manifest.prompt_style,
             system=manifest.system,
             max_tokens=manifest.max_tokens,
@@ -109,6 +107,8 @@ class Router:
             log_requests=log_requests,
             mode=mode,
         )
+        _warn_of_length(model.chat, model.config.get("trained_tokens"), router._system(router.catalogue))
+        return router
 
     def route(self, request: str | bytes, *, catalogue: Catalogue | None = None, mode: Mode | None = None) -> Decision:
         """The decision for one request; greedy, so the same request gives the same decision.

@@ -35,7 +35,7 @@ from .checkpoints import (  # isort: skip
     Progress,
     finish,
     is_unfinished,
-    load_state,
+    load_newest,
     run_identity,
     save_state,
     states,
@@ -310,7 +310,7 @@ class _Watch(TrainingCallback):  # type: ignore[misc]
 
 def _fit(run: Run, resume: bool) -> "_Watch":
     config, optimizer = run.config, ClippedAdamW(run.config, run.updates)
-    progress = _newest(run, optimizer) if resume else Progress()
+    progress = _resumed(run, optimizer) if resume else Progress()
     watch = _Watch(run, optimizer, progress)
     trainable, parameters = parameter_counts(run.model.network)
     run.report(
@@ -364,28 +364,17 @@ def _fit(run: Run, resume: bool) -> "_Watch":
     return watch
 
 
-def _newest(run: Run, optimizer: ClippedAdamW) -> Progress:
-    """Go on from the newest state that is whole. Raises `TrainingError` where there is none."""
-    problems: list[str] = []
-    refused: list[Path] = []
-    for path in states(run.folder):
-        try:
-            progress = load_state(path, run.identity, run.model.network, optimizer)
-        except TrainingError as error:
-            problems.append(error.message)
-            refused.append(path)
-            run.report({"event": "note", "message": f"not used: {error.message}"})
-            continue
-        for other in refused:
-            other.unlink()
-        return progress
-    if not problems:
-        run.report({"event": "note", "message": "no checkpoint was written yet: beginning at the first update"})
-        return Progress()
-    raise TrainingError(
-        "no checkpoint of this run can be used:\n" + "\n".join(f"  {problem}" for problem in problems),
-        hint="give it the rows, base and recipe that it began with, or begin anew with --overwrite",
-    )
+def _resumed(run: Run, optimizer: ClippedAdamW) -> Progress:
+    """How far the run in the folder was, its state put in place."""
+
+    def note(message: str) -> None:
+        run.report({"event": "note", "message": message})
+
+    network = run.model.network
+    found = load_newest(run.folder, run.identity, network, optimizer, lambda problem: note(f"not used: {problem}"))
+    if found is None:
+        note("no checkpoint was written yet: beginning at the first update")
+    return found or Progress()
 
 
 @contextmanager

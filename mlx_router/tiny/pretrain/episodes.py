@@ -9,8 +9,8 @@ from ...calls import ToolCall
 from ...catalogue import Catalogue, Tool
 from ...schemas import Schema
 from .generator import Episode, Turn, chitchat, elsewhere, instructions, no_tool
+from .marks import unmarked
 from .masking import RATES, distinct, varied_name, varied_parameter
-from .requests import unmarked
 from .scenes import Frame, Scene, SceneTool
 from .sources import command_of, idle_text
 from .speaker import Speaker, finish

@@ -3,11 +3,13 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ...calls import NoTool, Target, ToolCall
 from ...catalogue import Catalogue
 from . import lexicon, values
-from .requests import Voice, call_request, finish, idle_request, impossible_request, mark, partial_request
+from .marks import mark
+from .requests import Voice, call_request, finish, idle_request, impossible_request, partial_request
 from .tools import Naming, SyntheticTool, make_tool
 from .values import Words
 
@@ -32,6 +34,12 @@ class Episode:
 
     catalogue: Catalogue
     turns: tuple[Turn, ...]
+
+
+class Episodes(Protocol):
+    """A source of episodes."""
+
+    def episode(self, turns: int) -> Episode: ...
 
 
 @dataclass

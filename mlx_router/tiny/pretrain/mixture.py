@@ -4,21 +4,14 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from .episodes import SceneEpisodes
-from .generator import Episode, SyntheticEpisodes
+from .generator import Episode, Episodes, SyntheticEpisodes
 from .scenes import training_scenes
 from .sources import RealEpisodes, load_sets, request_texts
 from .values import Words
 
 SHARES = {"scenes": 0.42, "synthetic": 0.18, "real": 0.40}
-
-
-class Episodes(Protocol):
-    """A source of episodes."""
-
-    def episode(self, turns: int) -> Episode: ...
 
 
 @dataclass
@@ -34,15 +27,12 @@ class Mixture:
         return self.rng.choices(self.sources, self.shares)[0].episode(turns)
 
 
-def load_mixture(
-    data: str, more_words: Sequence[str] = (), shares: dict[str, float] | None = None
-) -> Callable[[int], Mixture]:
+def load_mixture(data: str, more_words: Sequence[str] = ()) -> Callable[[int], Mixture]:
     """The training mixture of a seed. Without a folder of real sets, scenes and synthetic tools alone."""
     sets = load_sets(Path(data)) if data else []
     words = Words.of(request_texts(sets)) if sets else Words()
     words = Words(words.texts, (*words.words, *more_words))
     scenes = training_scenes()
-    wanted = shares or SHARES
 
     def mixture(seed: int) -> Mixture:
         rng = random.Random(seed)
@@ -52,6 +42,6 @@ def load_mixture(
         }
         if sets:
             made["real"] = RealEpisodes(random.Random(rng.random()), sets, words)
-        return Mixture(rng, tuple(made.values()), tuple(wanted[name] for name in made))
+        return Mixture(rng, tuple(made.values()), tuple(SHARES[name] for name in made))
 
     return mixture

@@ -8,23 +8,16 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from tokenizers import Tokenizer
 
 from ...catalogue import Catalogue
 from ...prompts import assistant_text, system_message
-from .generator import Episode, Turn
+from .generator import Episode, Episodes, Turn
 
 MAX_TURNS = 14
 SHORTEST_USEFUL = 160  # tokens; a rest of a row below this is left empty
 PADDING = -1
-
-
-class Episodes(Protocol):
-    """A source of episodes."""
-
-    def episode(self, turns: int) -> Episode: ...
 
 
 @dataclass

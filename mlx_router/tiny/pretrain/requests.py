@@ -1,4 +1,4 @@
-"""Requests for synthetic tools: phrases around values, corrections, fillers, typing errors."""
+"""Requests for synthetic tools: phrases around values, corrections, fillers."""
 
 import random
 import re
@@ -8,11 +8,10 @@ from typing import Any
 
 from . import lexicon, values
 from .lexicon import Verb
+from .marks import CLOSE, OPEN, changed, mark, unmarked, with_typos
 from .tools import Parameter, Slot, SyntheticTool, plural, with_article
 from .values import Said, Words
 
-# Values stand between these two characters until the request is finished, so that no typing error hits them.
-OPEN, CLOSE = "\x02", "\x03"
 PAIR_FORMS = {
     "from_to": ("from {o} to {t}", "{o} to {t}", "to {t} from {o}", "from {o} over to {t}"),
     "old_new": ("{o} to {t}", "from {o} to {t}", "called {o} to {t}", '"{o}" into "{t}"', "{o}, the new name is {t}"),
@@ -20,7 +19,6 @@ PAIR_FORMS = {
 REASONS = ("reason", "cause", "problem", "explanation", "details", "comment", "note")
 # A request that begins so is a sentence of its own, and no "can you" goes before it.
 SENTENCE_STARTS = frozenset(lexicon.SENTENCE_STARTS)
-MARKED = re.compile(f"({OPEN}[^{CLOSE}]*{CLOSE})")
 
 
 @dataclass(frozen=True)
@@ -47,16 +45,6 @@ class Voice:
     def phrases(self, kind: str) -> str:
         table = lexicon.HELD_PHRASES if self.held and self.rng.random() < 0.7 else lexicon.PHRASES
         return self.rng.choice(table[kind])
-
-
-def mark(text: str) -> str:
-    """A value, protected from typing errors."""
-    return f"{OPEN}{text}{CLOSE}"
-
-
-def unmarked(text: str) -> str:
-    """The request as it is sent."""
-    return text.replace(OPEN, "").replace(CLOSE, "")
 
 
 def said_value(voice: Voice, slot: Slot, thing: str) -> Said:
@@ -298,12 +286,8 @@ def _attempt(
     arguments = draft.arguments
     if rng.random() < 0.18:
         text = text.lower()
-        arguments = {name: _lower(value) if name in draft.copied else value for name, value in arguments.items()}
+        arguments = changed(arguments, draft.copied, str.lower)
     return text, arguments, draft.copied
-
-
-def _lower(value: Any) -> Any:
-    return [item.lower() for item in value] if isinstance(value, list) else value.lower()
 
 
 def _switch_value(slot: Slot, on: bool) -> Any:
@@ -362,30 +346,6 @@ def _is_wish(text: str) -> bool:
 
 def _capital(text: str) -> str:
     return text if text.startswith(OPEN) else text[:1].upper() + text[1:]
-
-
-def with_typos(rng: random.Random, text: str) -> str:
-    """One or two typing errors in the words around the values."""
-    pieces = MARKED.split(text)
-    for _ in range(rng.choice((1, 1, 2))):
-        at = rng.randrange(0, len(pieces), 2)
-        words = pieces[at].split(" ")
-        long = [number for number, word in enumerate(words) if len(word) > 3 and word.isalpha()]
-        if long:
-            number = rng.choice(long)
-            words[number] = _typo(rng, words[number])
-            pieces[at] = " ".join(words)
-    return "".join(pieces)
-
-
-def _typo(rng: random.Random, word: str) -> str:
-    at = rng.randrange(1, len(word) - 1)
-    return rng.choice((
-        word[:at] + word[at + 1 :],
-        word[:at] + word[at] + word[at:],
-        word[:at] + word[at + 1] + word[at] + word[at + 2 :],
-        word[:at] + rng.choice("aeioustrn") + word[at + 1 :],
-    ))  # fmt: skip
 
 
 def idle_request(voice: Voice, tool: SyntheticTool) -> str:

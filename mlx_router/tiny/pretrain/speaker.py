@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import lexicon, values
-from .requests import CLOSE, OPEN, mark, unmarked, with_typos
+from .marks import CLOSE, MARKED, OPEN, changed, mark, unmarked, with_typos
 from .scenes import CHOICE, OPTIONAL, SLOT, Frame, Parameter, Scene, SceneTool
 from .values import Said, Words
 
@@ -169,15 +169,11 @@ def finish(
     chance = rng.random()
     if chance < 0.2:
         text = text.lower()
-        arguments = {name: _each(value, str.lower) if name in copied else value for name, value in arguments.items()}
+        arguments = changed(arguments, copied, str.lower)
         if chance < 0.12:
-            pieces = re.split(f"({OPEN}[^{CLOSE}]*{CLOSE})", text)
+            pieces = MARKED.split(text)
             text = "".join(p if p.startswith(OPEN) else re.sub(r"(?<!\d)[,.?!;](?=\s|$)", "", p) for p in pieces)
     elif chance < 0.215:
         text = text.upper()
-        arguments = {name: _each(value, str.upper) if name in copied else value for name, value in arguments.items()}
+        arguments = changed(arguments, copied, str.upper)
     return unmarked(text).strip(), arguments
-
-
-def _each(value: Any, change: Callable[[str], str]) -> Any:
-    return [change(item) for item in value] if isinstance(value, list) else change(value)
