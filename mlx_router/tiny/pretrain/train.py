@@ -89,8 +89,9 @@ class Data:
 
     def __init__(self, data: str, encoder: Encoder, seed: int, rank: int, dtype: Any, times: int = 1) -> None:
         self.encoder, self.seed, self.rank, self.dtype, self.times = encoder, seed, rank, dtype, times
-        tokens = sorted(encoder.tokenizer.get_vocab())
-        self.mixture = load_mixture(data, [token for token in tokens if WORD.fullmatch(token) and len(token) > 3])
+        words = (token for token in sorted(encoder.tokenizer.get_vocab()) if WORD.fullmatch(token) and len(token) > 3)
+        # A token that holds the space before it is no word that a request could hold.
+        self.mixture = load_mixture(data, [word for word in words if not word.startswith("Ġ")])
 
     def batch(self, step: int) -> Batch:
         """The batch of one step."""
