@@ -188,9 +188,10 @@ class Decision:
     """One routed request: the outcome, the raw text it was read from, and what is known about it.
 
     Fields that were not measured are None. `action` is what the caller should do: "answer" for `no_tool`, "rephrase"
-    for output that is not valid; for a valid call it is None until a calibration gives "act", "confirm" or "abstain".
-    `overridden` is the probability that the grammar of mode "constrained" took from the model (see `Scores`), None in
-    the default mode.
+    for output that is not valid; for a valid call "act", "confirm" or "abstain" under a policy, and None without one.
+    A call to abstain from is `withheld`: `tool` and `arguments` are None then, and only `outcome` still holds it.
+    `p_right` is the calibrated probability that a valid call is right. `overridden` is the probability that the grammar
+    of mode "constrained" took from the model (see `Scores`), None in the default mode.
     """
 
     outcome: Outcome
@@ -201,6 +202,7 @@ class Decision:
     runner_up: str | None = None
     weakest_argument: float | None = None
     grounded: bool | None = None
+    p_right: float | None = None
     withheld: ToolCall | None = None
     action: str | None = None
     overridden: float | None = None
@@ -214,13 +216,13 @@ class Decision:
 
     @property
     def tool(self) -> str | None:
-        """The chosen tool, "no_tool", or None for invalid output."""
-        return None if isinstance(self.outcome, ParseFailure) else self.outcome.tool
+        """The chosen tool, "no_tool", or None for invalid output and for a call that is withheld."""
+        return None if isinstance(self.outcome, ParseFailure) or self.withheld is not None else self.outcome.tool
 
     @property
     def arguments(self) -> dict[str, Any] | None:
         """The call's arguments as JSON values; None unless a tool is called."""
-        return self.outcome.arguments if isinstance(self.outcome, ToolCall) else None
+        return self.outcome.arguments if isinstance(self.outcome, ToolCall) and self.withheld is None else None
 
     @property
     def reason(self) -> str | None:
@@ -237,14 +239,19 @@ class Decision:
         """What is wrong with the output; None for a valid one."""
         return self.outcome if isinstance(self.outcome, ParseFailure) else None
 
-    def dispatch(self, handlers: Mapping[str, Callable[..., Any]]) -> Any:
+    def dispatch(self, handlers: Mapping[str, Callable[..., Any]], *, confirmed: bool = False) -> Any:
         """Call the handler of the chosen tool with its arguments as keywords and return what it returns.
 
         A tool that was declared by a Pydantic model gets that model's values (a `date`, say), any other the JSON
-        values. Raises `LookupError` if the outcome is no call or has no handler.
+        values. `confirmed` says that the user wants a call whose action is "confirm". Raises `LookupError`, and calls
+        nothing, if the outcome is no call, is withheld, is not confirmed, or has no handler.
         """
         if not isinstance(self.outcome, ToolCall):
             raise LookupError(f"nothing to dispatch: the outcome is {self.outcome!r}")
+        if self.withheld is not None or self.action == "abstain":
+            raise LookupError("nothing to dispatch: the call is withheld, it is too likely to be wrong")
+        if self.action == "confirm" and not confirmed:
+            raise LookupError("the call is to be confirmed first; then: dispatch(handlers, confirmed=True)")
         if self.outcome.tool not in handlers:
             raise LookupError(f"no handler for tool {self.outcome.tool!r}")
         arguments = self.typed_arguments if self.typed_arguments is not None else self.outcome.arguments
@@ -263,6 +270,7 @@ class Decision:
             "runner_up": self.runner_up,
             "weakest_argument": self.weakest_argument,
             "grounded": self.grounded,
+            "p_right": self.p_right,
             "catalogue_seen": self.catalogue_seen,
             "action": self.action,
             "withheld": None if self.withheld is None else self.withheld.model_dump(),

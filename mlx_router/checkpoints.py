@@ -26,7 +26,7 @@ RUN = "run.json"
 FORMAT = "1"
 STATES_KEPT = 2
 # Fields that do not change what is learnt: a run may go on with others.
-FREE = frozenset({"adapter", "log_every", "save_every", "test"})
+FREE = frozenset({"adapter", "log_every", "policy", "save_every", "test"})
 
 
 @dataclass

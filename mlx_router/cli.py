@@ -20,6 +20,7 @@ COMMANDS = {
     "eval": ("cli_eval", "eval_", "Measure a router, or anybody's predictions, on test rows."),
     "compare": ("cli_compare", "compare_", "Say whether one run's predictions are better than another's."),
     "stress": ("cli_stress", "stress", "Measure a router on harder tests made from test rows."),
+    "calibrate": ("cli_calibrate", "calibrate", "Learn how sure a router's calls are, and when to act on them."),
     "route": ("cli_route", "route", "Route one request, or one a line from stdin."),
     "fuse": ("cli_fuse", "fuse", "Make a standalone model from an adapter, and compare the two."),
     "quantize": ("cli_fuse", "quantize", "Make a smaller standalone model, and compare the two."),

@@ -1,7 +1,7 @@
 """`mlx-router eval`: look for leaks, measure, show, and hold against gates."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from . import gates
 from .calls import Mode
 from .data import Example, read
 from .errors import UsageError
-from .evaluation import Constrained, Evaluation, evaluate, read_predictions, write_predictions
+from .evaluation import Constrained, Evaluation, Scored, evaluate, read_predictions, write_predictions
 from .interop import load_catalogue
 from .leaks import Leaks, find_leaks, render_leaks, shorten
 from .metrics import COSTS
@@ -66,6 +66,13 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first rows.")
 @click.option("--failures", default=10, show_default=True, help="How many failures to show.")
 @click.option("--base", help="Where the base model lies, if not under the name in the adapter's manifest.")
+@click.option(
+    "--wrong-call-rate",
+    "promise",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="RATE",
+    help="Show what this promise would do, instead of the adapter's own policy.",
+)
 @click.option("--allow-leaks", is_flag=True, help="Measure although rows of the test were trained on.")
 @click.option("--near", help="Training rows: list what of the test is near one, and measure without it too.")
 @click.option(
@@ -97,6 +104,7 @@ def eval_(
     limit: int | None,
     failures: int,
     base: str | None,
+    promise: float | None,
     allow_leaks: bool,
     near: str | None,
     gates_file: str | None,
@@ -126,13 +134,16 @@ def eval_(
     if predictions is not None:
         if mode != "greedy":
             raise UsageError("--predictions were made already: --mode decodes with an adapter")
+        if promise is not None:
+            raise UsageError("--predictions were made already: --wrong-call-rate takes an adapter")
         if folder or data or near:
             raise UsageError("--predictions takes no adapter and no rows", hint="the outputs are already there")
         scored = read_predictions(Path(predictions), load_catalogue(catalogue) if catalogue else None)[:limit]
     else:
         if folder is None or data is None:
             raise UsageError("eval needs an adapter folder and --data, or --predictions")
-        router, examples, leaks = _test(folder, data, near, catalogue, base, limit)
+        policy = None if promise is None else {"wrong_call_rate": promise}
+        router, examples, leaks = _test(folder, data, near, catalogue, base, limit, policy)
         if leaks is not None and leaks.failed and not allow_leaks:
             _stop(leaks, pages, as_json)
         with routing_progress(len(examples)) as progress:
@@ -147,10 +158,11 @@ def eval_(
     missed = [verdict.problem for verdict in verdicts if verdict.problem is not None]
     if as_json:
         beside = {} if constrained is None else {"constrained": constrained.to_json()}
-        found = {**evaluation.to_json(), **_leaks_json(leaks, evaluation), **beside, "gates_missed": missed}
-        click.echo(json_text(found))
+        found = {**evaluation.to_json(), **_leaks_json(leaks, evaluation), **_certainty_json(scored), **beside}
+        click.echo(json_text({**found, "gates_missed": missed}))
     else:
         parts = [render_evaluation(evaluation, failures=failures)]
+        parts += _certainty(scored)
         parts += [render_constrained(constrained)] if constrained is not None else []
         parts += [render_leaks(leaks, evaluation)] if leaks is not None else []
         click.echo("\n\n".join(parts))
@@ -169,10 +181,16 @@ def _check_folders(files: dict[str, str | None]) -> None:
 
 
 def _test(
-    folder: str, data: str, near: str | None, catalogue: str | None, base: str | None, limit: int | None
+    folder: str,
+    data: str,
+    near: str | None,
+    catalogue: str | None,
+    base: str | None,
+    limit: int | None,
+    policy: dict[str, float] | None,
 ) -> tuple[Router, list[Example], Leaks | None]:
     """The router, the rows of the test, and what of them it has seen."""
-    router = Router.load(folder, base=base)
+    router = Router.load(folder, base=base, policy=policy)
     default = load_catalogue(catalogue) if catalogue else router.catalogue
     examples = read(data, default)[:limit]
     training = read(near, default) if near is not None else None
@@ -190,6 +208,32 @@ def _stop(leaks: Leaks, pages: "Pages", as_json: bool) -> NoReturn:
         click.echo(f"leak: {line}", err=True)
     click.echo(f"Error: {leaks.summary}\n\nhint: take them out of the test, or measure with --allow-leaks", err=True)
     raise click.exceptions.Exit(1)
+
+
+def _certainty_json(scored: Sequence[Scored]) -> dict[str, Any]:
+    """Calibration and policy on these rows, where a calibrated router made the outputs."""
+    if not _is_judged(scored):
+        return {}
+    from .calibration import judged_figures, report_policy
+
+    found, policy = judged_figures(scored), report_policy(scored)
+    return {
+        "calibration": None if found is None else {name: metric.to_json() for name, metric in found.items()},
+        "policy": None if policy is None else policy.to_json(),
+    }
+
+
+def _certainty(scored: Sequence[Scored]) -> list[str]:
+    """The same, to be read."""
+    if not _is_judged(scored):
+        return []
+    from .calibration import render_certainty
+
+    return [render_certainty(scored)]
+
+
+def _is_judged(scored: Sequence[Scored]) -> bool:
+    return any(one.p_right is not None or one.action is not None for one in scored)
 
 
 def _leaks_json(leaks: Leaks | None, evaluation: Evaluation) -> dict[str, Any]:

@@ -18,16 +18,31 @@ from .router import Router
 @click.option("--catalogue", help="Route against another catalogue than the adapter's own.")
 @click.option("--mode", type=click.Choice(["greedy", "constrained"]), default="greedy", show_default=True)
 @click.option("--cache", type=click.Path(file_okay=False), help="Folder that keeps prefilled catalogues for next time.")
+@click.option(
+    "--wrong-call-rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="RATE",
+    help="Act on calls only as this promise allows, instead of the adapter's own policy (docs/calibration.md).",
+)
 @click.option("--base", help="Where the base model lies, if not under the name in the adapter's manifest.")
 def route(
-    folder: str, text: str, as_json: bool, catalogue: str | None, mode: Mode, cache: str | None, base: str | None
+    folder: str,
+    text: str,
+    as_json: bool,
+    catalogue: str | None,
+    mode: Mode,
+    cache: str | None,
+    wrong_call_rate: float | None,
+    base: str | None,
 ) -> None:
     """Route TEXT with the adapter or fused model in FOLDER; `-` reads one request a line from stdin.
 
     Mode constrained holds the answer to the catalogue's grammar: it is always a valid call, and may be a wrong one
     where the default mode would have failed to parse (docs/routing.md).
 
-    Exits with 0 for a call or no_tool, with 1 if an output was invalid, with 2 if it could not run.
+    Under a policy a call that is to be confirmed, or withheld, is printed as such.
+
+    Exits with 0 for a call or no_tool, withheld or not, with 1 if an output was invalid, with 2 if it could not run.
 
     \b
     Examples:
@@ -38,7 +53,8 @@ def route(
     from .interop import load_catalogue
 
     other = load_catalogue(catalogue) if catalogue else None
-    router = Router.load(folder, base=base, mode=mode, cache_dir=cache)
+    policy = None if wrong_call_rate is None else {"wrong_call_rate": wrong_call_rate}
+    router = Router.load(folder, base=base, policy=policy, mode=mode, cache_dir=cache)
     code = 0
     for number, request in _requests(text):
         try:
@@ -75,4 +91,10 @@ def _shown(decision: Decision) -> str:
 
     if isinstance(decision.outcome, ParseFailure):
         return f"invalid output ({decision.outcome.reason}): {one_line(decision.raw)}"
-    return assistant_text(decision.outcome)
+    text = assistant_text(decision.outcome)
+    # Whoever reads calls from here acts on them; what is not to be acted on must not look like one.
+    words = {"confirm": "to be confirmed", "abstain": "withheld"}.get(str(decision.action))
+    if words is None:
+        return text
+    certain = "" if decision.p_right is None else f" (right with probability {decision.p_right:.2f})"
+    return f"{words}{certain}: {text}"

@@ -87,7 +87,7 @@ def _overrides(fields: dict[str, str | None]) -> dict[str, Any]:
             found[name] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise ConfigError(f"--{name.replace('_', '-')}: {text!r} can't be read") from None
-        is_value = isinstance(found[name], bool | int | float | list) and not takes_only_text(name)
+        is_value = isinstance(found[name], bool | int | float | list | dict) and not takes_only_text(name)
         if found[name] is not None and not is_value:
             found[name] = text
     return found

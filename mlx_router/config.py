@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .calls import DEFAULT_MAX_TOKENS
 from .errors import ConfigError
+from .policy import Policy
 
 # Fields that name files; in a recipe file they are relative to the file, on the command line to the working directory.
 PATHS = ("model", "adapter", "catalogue", "train", "valid", "test")
@@ -30,6 +31,10 @@ class TrainConfig(BaseModel):
     train: str = Field(description="training rows: .jsonl, .jsonl.gz, or a Hugging Face dataset (name#split)")
     valid: str | None = Field(None, description="validation rows; they choose the checkpoint that is kept")
     test: str | None = Field(None, description="test rows, for `mlx-router eval`; training never reads them")
+
+    policy: Policy | None = Field(
+        None, description="what is promised of wrong calls, `{wrong_call_rate: 0.01}`; see docs/calibration.md"
+    )
 
     prompt_style: Literal["signature", "json_schema"] = Field("signature", description="how the catalogue is shown")
     keep_system: bool = Field(False, description="use the rows' own system text instead of rendering the catalogue")
@@ -116,7 +121,9 @@ def _problems(error: ValidationError) -> list[str]:
     """One line a field; a field that may be of several kinds has an error of each."""
     found: dict[str, list[Any]] = {}
     for detail in error.errors():
-        found.setdefault(str(detail["loc"][0]), []).append(detail)
+        # A field of the policy is named with it; further places of others name branches of their types.
+        depth = 2 if detail["loc"][0] == "policy" else 1
+        found.setdefault(".".join(map(str, detail["loc"][:depth])), []).append(detail)
     lines = []
     for name, details in found.items():
         if details[0]["type"] == "missing":

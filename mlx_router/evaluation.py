@@ -30,13 +30,16 @@ from .router import Router
 NOT_GIVEN = "(not given)"
 # So many rows are routed alone, for the latency that a user sees; the rest in batches.
 LATENCY_ROWS = 50
+# What a policy says of valid calls.
+CALL_ACTIONS = ("act", "confirm", "abstain")
 
 
 @dataclass(frozen=True)
 class Scored:
     """One row of an evaluation: the example, the raw output, what it parses to, and how long it took.
 
-    `latency_ms` is None for a row of a batch; `overridden` is a constrained decision's.
+    `latency_ms` is None for a row of a batch; `overridden` is a constrained decision's. `p_right` and `action` are a
+    calibrated router's, for a valid call; `decision` is there where a router made it.
     """
 
     example: Example
@@ -44,6 +47,9 @@ class Scored:
     outcome: Outcome
     latency_ms: float | None = None
     overridden: float | None = None
+    p_right: float | None = None
+    action: str | None = None
+    decision: Decision | None = None
 
     @property
     def row(self) -> Row:
@@ -63,6 +69,10 @@ class Scored:
             found["template"] = True
         found["tools"] = example.catalogue.to_json()["tools"]
         found |= {"output": self.output, "finished": not _failed(self.outcome, Failure.TRUNCATED)}
+        if self.p_right is not None:
+            found["p_right"] = self.p_right
+        if self.action is not None:
+            found["action"] = self.action
         return found | {"refused": True} if _failed(self.outcome, Failure.REFUSED) else found
 
 
@@ -95,7 +105,17 @@ def evaluate(
 def _scored(example: Example, decision: Decision | RequestError) -> Scored:
     if isinstance(decision, RequestError):
         return Scored(example, "", ParseFailure(Failure.REFUSED, decision.message))
-    return Scored(example, decision.raw, decision.outcome, _latency(decision), decision.overridden)
+    action = decision.action if isinstance(decision.outcome, ToolCall) else None
+    return Scored(
+        example,
+        decision.raw,
+        decision.outcome,
+        _latency(decision),
+        decision.overridden,
+        p_right=decision.p_right,
+        action=action,
+        decision=decision,
+    )
 
 
 def read_predictions(path: Path, default: Catalogue | None = None) -> list[Scored]:
@@ -127,9 +147,20 @@ def _read_prediction(reader: Reader, row: object, where: str) -> Scored:
     if not isinstance(row, dict) or not isinstance(row.get("output"), str):
         raise DataError("a prediction needs an output that is text")
     # Only outputs and targets are compared, so whoever has no right to pass requests on can leave them out.
-    known = row if "messages" in row else {"request": NOT_GIVEN, **row}
-    example = reader.example(known, where)
-    return Scored(example, row["output"], _parsed(row, example.catalogue))
+    with_request = row if "messages" in row else {"request": NOT_GIVEN, **row}
+    example = reader.example(with_request, where)
+    outcome = _parsed(row, example.catalogue)
+    p_right, action = row.get("p_right"), row.get("action")
+    # Another program's fields of these names may mean anything.
+    known = isinstance(outcome, ToolCall) and isinstance(p_right, float) and 0 <= p_right <= 1
+    under_policy = isinstance(outcome, ToolCall) and action in CALL_ACTIONS
+    return Scored(
+        example,
+        row["output"],
+        outcome,
+        p_right=p_right if known else None,
+        action=str(action) if under_policy else None,
+    )
 
 
 def write_predictions(scored: Sequence[Scored], path: Path) -> None:

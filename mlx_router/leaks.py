@@ -33,27 +33,33 @@ class Near:
 class Leaks:
     """The rows of a test that prove little, each in one list only.
 
-    `train` and `valid` were seen with the same catalogue, `other_catalogue` with another one. `checked` is false where
-    nothing says what the adapter was trained on, `near` is None where no training rows were given to look at.
+    `train`, `valid` and `calibration` were seen with the same catalogue, `other_catalogue` with another one. `checked`
+    is false where nothing says what the adapter was trained on, `near` is None where no training rows were given to
+    look at.
     """
 
     rows: int
     checked: bool
     train: tuple[Example, ...] = ()
     valid: tuple[Example, ...] = ()
+    calibration: tuple[Example, ...] = ()
     other_catalogue: tuple[Example, ...] = ()
     near: tuple[Near, ...] | None = None
 
     @property
     def failed(self) -> bool:
-        """Whether rows of the test were trained on, or chose the checkpoint: exit code 1."""
-        return bool(self.train or self.valid)
+        """Whether rows of the test were trained on, chose the checkpoint or calibrated: exit code 1."""
+        return bool(self.train or self.valid or self.calibration)
+
+    @property
+    def _seen(self) -> tuple[Example, ...]:
+        return (*self.train, *self.valid, *self.calibration)
 
     @property
     def doubtful(self) -> frozenset[str]:
         """Where the listed rows stand, of all kinds."""
         near = (found.example for found in self.near or ())
-        return frozenset(row.where for row in (*self.train, *self.valid, *self.other_catalogue, *near))
+        return frozenset(row.where for row in (*self._seen, *self.other_catalogue, *near))
 
     def to_json(self) -> dict[str, Any]:
         """Everything found, as JSON; `near` is null where it was not looked for."""
@@ -62,6 +68,7 @@ class Leaks:
             "checked": self.checked,
             "train": [_row(example) for example in self.train],
             "valid": [_row(example) for example in self.valid],
+            "calibration": [_row(example) for example in self.calibration],
             "other_catalogue": [_row(example) for example in self.other_catalogue],
             "near": near,
         }
@@ -72,6 +79,7 @@ class Leaks:
         counts = [
             (len(self.train), "trained on"),
             (len(self.valid), "in the validation rows, which chose the checkpoint"),
+            (len(self.calibration), "calibrated by"),
             (len(self.other_catalogue), "trained on with another catalogue"),
             (len(self.near or ()), "near a training row"),
         ]
@@ -87,6 +95,7 @@ class Leaks:
         """Every row listed, in words, the gravest first."""
         found = [f"{_shown(example)} was trained on" for example in self.train]
         found += [f"{_shown(example)} is a validation row, which chose the checkpoint" for example in self.valid]
+        found += [f"{_shown(example)} was calibrated by" for example in self.calibration]
         found += [f"{_shown(example)} was trained on with another catalogue" for example in self.other_catalogue]
         near = ((found.example, found.other) for found in self.near or ())
         return found + [f"{_shown(row)} is near {other.where}: {excerpt(other.request)}" for row, other in near]
@@ -107,21 +116,24 @@ def find_leaks(
     for in `training` alone.
     """
     train, valid = _recorded(data, "train"), _recorded(data, "valid") or set()
+    calibration = _recorded(data, "calibration") or set()
     if training is not None:
         train = (train or set()) | _seen(data_record("", training)["requests"])
     known = train or set()
-    requests = {request for _, request in known | valid}
-    lists: dict[str, list[Example]] = {"train": [], "valid": [], "other_catalogue": [], "new": []}
+    requests = {request for _, request in known | valid | calibration}
+    kinds = ("train", "valid", "calibration", "other_catalogue", "new")
+    lists: dict[str, list[Example]] = {kind: [] for kind in kinds}
     for example in examples:
         request = request_key(example.request)
         pair = (example.catalogue.hash[:16], request)
-        kinds = {"train": pair in known, "valid": pair in valid, "other_catalogue": request in requests, "new": True}
-        lists[next(kind for kind, found in kinds.items() if found)].append(example)
+        found = (pair in known, pair in valid, pair in calibration, request in requests, True)
+        lists[kinds[found.index(True)]].append(example)
     return Leaks(
         len(examples),
         train is not None,
         tuple(lists["train"]),
         tuple(lists["valid"]),
+        tuple(lists["calibration"]),
         tuple(lists["other_catalogue"]),
         None if training is None else tuple(_near(lists["new"], training)),
     )

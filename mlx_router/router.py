@@ -3,10 +3,10 @@
 import hashlib
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .calls import (
     DEFAULT_MAX_TOKENS,
@@ -23,11 +23,13 @@ from .calls import (
     ToolCall,
 )
 from .catalogue import Catalogue
+from .certainty import Certainty, Verdict, evidence, read_calibration
 from .drafts import Drafter
-from .errors import RequestError
+from .errors import RequestError, UsageError
 from .grounding import grounded
 from .manifest import Manifest, read_manifest
 from .parsing import parse
+from .policy import Policy, as_policy
 from .prompts import Style, clean_request, conversation, system_message
 
 if TYPE_CHECKING:
@@ -44,9 +46,10 @@ class Router:
         decision = router.route("Where's my order ORD-1234?")
         decision.tool, decision.arguments    # "track_order", {"order_id": "ORD-1234"}
 
-    `system` replaces the rendered catalogue where the adapter was trained on a text of its own. `log_requests` lets the
-    log of invalid outputs hold their text; without it only hashes are logged. `mode` "constrained" holds answers to the
-    catalogue's grammar (docs/routing.md says what that costs). Safe to call from several threads.
+    `system` replaces the rendered catalogue where the adapter was trained on a text of its own. `certainty` tells how
+    sure calls are and what to do with them. `log_requests` lets the log of invalid outputs hold their text; without it
+    only hashes are logged. `mode` "constrained" holds answers to the catalogue's grammar (docs/routing.md says what
+    that costs). Safe to call from several threads.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Router:
         system: str | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
         manifest: Manifest | None = None,
+        certainty: Certainty | None = None,
         log_requests: bool = False,
         mode: Mode = "greedy",
     ) -> None:
@@ -67,6 +71,7 @@ class Router:
         self.system = system
         self.max_tokens = max_tokens
         self.manifest = manifest
+        self.certainty = certainty
         self.log_requests = log_requests
         self.mode: Mode = mode
         self._trained_on = manifest.catalogue_hash if manifest is not None else catalogue.hash
@@ -78,6 +83,8 @@ class Router:
         *,
         catalogue: Catalogue | None = None,
         base: str | None = None,
+        policy: Policy | Mapping[str, Any] | None = None,
+        calibrated: bool = True,
         log_requests: bool = False,
         mode: Mode = "greedy",
         cache_dir: str | Path | None = None,
@@ -86,11 +93,13 @@ class Router:
 
         `catalogue` takes the place of the folder's own: the same tools as Pydantic models declare them, say, whose
         values `Decision.dispatch` then passes on. `base` is where the base lies if it is not found under the name in
-        the manifest. `cache_dir` is a folder in which prefilled catalogues are kept from one process to the next.
-        """
+        the manifest. `policy`, `{"wrong_call_rate": 0.01}` say, takes the place of the one in the folder; `UsageError`
+        where the folder has no calibration, or one by too few rows for it. Without `calibrated` both are left aside.
+        `cache_dir` is a folder in which prefilled catalogues are k        """
         path = Path(folder).expanduser()
         manifest = read_manifest(path)
         own = manifest.read_catalogue()
+        certainty = read_certainty(manifest, policy, path) if calibrated else None
         from .decoder import GreedyDecoder
         from .loading import load_routing_model
         from .prefixes import PrefixFiles
@@ -104,6 +113,7 @@ class Router:
             system=manifest.system,
             max_tokens=manifest.max_tokens,
             manifest=manifest,
+            certainty=certainty,
             log_requests=log_requests,
             mode=mode,
         )
@@ -203,18 +213,25 @@ class Router:
         catalogue = question.catalogue
         outcome = read_outcome(generation, catalogue)
         scores = generation.scores
+        said = grounded(outcome, catalogue, question.request)
+        seen = catalogue.hash == self._trained_on
+        verdict = Verdict()
         if isinstance(outcome, ParseFailure):
             self._log(question.request, generation.text, outcome)
+        elif isinstance(outcome, ToolCall) and self.certainty is not None:
+            verdict = self.certainty.verdict(evidence(scores, said), catalogue_seen=seen)
         return Decision(
             outcome=outcome,
             raw=generation.text,
-            catalogue_seen=catalogue.hash == self._trained_on,
+            catalogue_seen=seen,
             timings=generation.timings,
             confidence=scores.tool if scores else None,
             runner_up=scores.runner_up if scores else None,
             weakest_argument=scores.weakest_argument if scores else None,
-            grounded=grounded(outcome, catalogue, question.request),
-            action=_action(outcome),
+            grounded=said,
+            p_right=verdict.p_right,
+            withheld=outcome if isinstance(outcome, ToolCall) and verdict.action == "abstain" else None,
+            action=verdict.action or _action(outcome),
             overridden=scores.overridden if scores else None,
             overridden_tokens=scores.overridden_tokens if scores else None,
             typed_arguments=_typed(outcome, catalogue),
@@ -265,6 +282,22 @@ def read_outcome(generation: Generation, catalogue: Catalogue) -> Outcome:
     if not generation.finished:
         return ParseFailure(Failure.TRUNCATED, "the answer had not ended at max_tokens")
     return parse(generation.text, catalogue)
+
+
+def read_certainty(
+    manifest: Manifest, policy: Policy | Mapping[str, Any] | None = None, folder: Path | None = None
+) -> Certainty | None:
+    """How a manifest says to judge calls, under its own policy or this one; None where it has no calibration."""
+    wanted = as_policy(policy)
+    if manifest.calibration is None:
+        if wanted is None:
+            return None
+        raise UsageError(
+            f"{folder or 'the adapter'} has no calibration, so nothing can be promised of its calls",
+            hint=f"calibrate it: mlx-router calibrate {folder or 'FOLDER'} --data FILE",
+        )
+    calibration = read_calibration(manifest.calibration)
+    return Certainty(calibration, wanted or calibration.policy)
 
 
 def _action(outcome: Outcome) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from .batches import Batch, Plan, TokenRow, make_batch, token_rows
+from .calibrating import Rows, calibrate_router, check_promise, split_validation, summary
 from .catalogue import Catalogue, union
 from .config import PATHS, TrainConfig
 from .data import Example, read
@@ -23,6 +24,7 @@ from .manifest import FILE, Manifest, write_manifest
 from .model import ADAPTER_CONFIG, WEIGHTS, Model, add_lora, load_base, parameter_counts
 from .prompts import compact_json
 from .records import data_record
+from .router import Router
 from .runtime import inspect
 
 import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)
@@ -41,6 +43,7 @@ from .checkpoints import (  # isort: skip
     states,
     write_recipe,
 )
+from .decoder import GreedyDecoder  # isort: skip
 from .optimizer import ClippedAdamW  # isort: skip
 from .loss import answer_loss, arrays, mean_loss, shared_prefix_problem  # isort: skip
 
@@ -67,6 +70,7 @@ class Run:
     report: Report
     data: dict[str, Any] = field(default_factory=dict)
     system: str | None = None
+    validation: Rows = field(default_factory=lambda: Rows([], []))
 
     @property
     def identity(self) -> str:
@@ -90,8 +94,8 @@ class Run:
 def train(config: TrainConfig, report: Report, *, overwrite: bool = False, resume: bool = False) -> Path:
     """Train an adapter and return its folder, which is whole once this returns.
 
-    `report` gets one event a dict: "note", "start", "progress", "valid", "checkpoint", "interrupted", "done". Raises a
-    `RouterError` for everything that would otherwise go wrong in silence.
+    `report` gets one event a dict: "note", "start", "progress", "valid", "checkpoint", "interrupted", "calibration",
+    "done". Raises a `RouterError` for everything that would otherwise go wrong in silence.
 
     `resume` goes on with the run that the folder holds, from its newest whole checkpoint, and ends with the weights
     that the run would have had, to the bit on a CPU. Ctrl-C saves, then raises `KeyboardInterrupt`; pressed twice, it
@@ -110,10 +114,14 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report) -> Run:
     """Read the data, load the base, put LoRA on it and plan the batches; nothing is written."""
     default = load_catalogue(config.catalogue) if config.catalogue else None
     training = read(config.train, default)
-    validation = read(config.valid, default) if config.valid else []
+    validation = split_validation(read(config.valid, default) if config.valid else [])
+    if config.policy is not None:
+        check_promise(config.policy, validation)
     catalogue = default if default is not None else _union(training)
     model = load_base(config.model, revision=config.revision, dtype=config.dtype)
-    rows, valid_rows = (_tokens(config, model, examples) for examples in (training, validation))
+    rows, valid_rows, _ = (
+        _tokens(config, model, examples) for examples in (training, validation.choosing, validation.calibrating)
+    )
     mx.random.seed(config.seed)
     adapter_config = add_lora(
         model,
@@ -135,9 +143,11 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report) -> Run:
     valid = _valid_batches(valid_rows, config, shared)
     data = {"train": data_record(config.train, training)}
     if config.valid:
-        data["valid"] = data_record(config.valid, validation)
+        data["valid"] = data_record(config.valid, validation.choosing)
+    if config.valid and validation.calibrating:
+        data["calibration"] = data_record(config.valid, validation.calibrating)
     system = _own_system(training) if config.keep_system else None
-    return Run(config, model, catalogue, adapter_config, plan, valid, folder, report, data, system)
+    return Run(config, model, catalogue, adapter_config, plan, valid, folder, report, data, system, validation)
 
 
 def _own_system(examples: Sequence[Example]) -> str | None:
@@ -408,26 +418,58 @@ def _finish(run: Run, watch: "_Watch") -> None:
     (run.folder / ADAPTER_CONFIG).write_text(compact_json(run.adapter_config) + "\n", encoding="utf-8")
     metrics = {"valid_loss": watch.done.best_loss, "checkpoint": chosen.name}
     found = inspect()
-    write_manifest(
-        run.folder,
-        Manifest(
-            base=run.model.base,
-            catalogue=run.catalogue.to_json(),
-            catalogue_hash=run.catalogue.hash,
-            prompt_style=run.config.prompt_style,
-            keep_system=run.config.keep_system,
-            system=run.system,
-            max_tokens=run.config.max_tokens,
-            dtype=run.model.dtype,
-            config=_recipe(run),
-            data=run.data,
-            versions={"python": found.python, **found.versions},
-            metrics=metrics,
-        ),
+    manifest = Manifest(
+        base=run.model.base,
+        catalogue=run.catalogue.to_json(),
+        catalogue_hash=run.catalogue.hash,
+        prompt_style=run.config.prompt_style,
+        keep_system=run.config.keep_system,
+        system=run.system,
+        max_tokens=run.config.max_tokens,
+        dtype=run.model.dtype,
+        config=_recipe(run),
+        data=run.data,
+        versions={"python": found.python, **found.versions},
+        metrics=metrics,
     )
+    write_manifest(run.folder, manifest.model_copy(update={"calibration": _calibrate(run, manifest, chosen)}))
     finish(run.folder)
     elapsed = time.perf_counter() - watch.started
     run.report({"event": "done", "adapter": str(run.folder), "elapsed_s": elapsed, **metrics})
+
+
+def _calibrate(run: Run, manifest: Manifest, weights: Path) -> dict[str, Any] | None:
+    """Calibrate the router that these weights make, by the validation rows that did not choose them.
+
+    None, and a note of what is missing, where there are too few.
+    """
+    rows = run.validation
+    if rows.problem is None:
+        count = len(rows.choosing) + len(rows.calibrating)
+        run.report({"event": "note", "message": f"calibrating: routing {count} validation rows"})
+        run.model.network.load_weights(str(weights), strict=False)
+        run.model.network.eval()
+    router = Router(
+        GreedyDecoder(run.model),
+        run.catalogue,
+        style=manifest.prompt_style,
+        system=manifest.system,
+        max_tokens=manifest.max_tokens,
+        manifest=manifest,
+    )
+    split = (
+        f"validation halved: {len(rows.choosing)} rows chose the checkpoint and weighed the evidence, "
+        f"{len(rows.calibrating)} calibrated"
+    )
+    found = calibrate_router(router, rows, split=split, policy=run.config.policy)
+    if isinstance(found, str):
+        lost = "; the policy is not in force" if run.config.policy is not None else ""
+        run.report({"event": "note", "message": f"not calibrated{lost}: {found}"})
+        return None
+    kept = found.model_dump(mode="json")
+    told = {name: kept[name] for name in ("rows", "chose", "split", "figures", "policy")}
+    run.report({"event": "calibration", "message": summary(found), "method": found.curve.kind, **told})
+    return kept
 
 
 def _recipe(run: Run) -> dict[str, Any]:

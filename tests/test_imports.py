@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "mlx_router"
 FLOORS = (
     *("errors", "calls", "schemas", "matching", "catalogue"),
     *("signature", "docstrings", "declared", "interop", "parsing", "prompts"),
-    *("duplicates", "grounding"),
+    *("duplicates", "grounding", "policy", "certainty"),
     *("data", "formats", "config", "tables"),
     *("machine", "blas", "runtime", "doctor", "manifest", "model"),
     *("drafts", "confidence", "grammar", "prefixes", "ragged", "answers", "lockstep"),
@@ -23,7 +23,7 @@ FLOORS = (
     *("metrics", "evaluation", "calibration", "rendering", "pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project", "harder"),
-    *("records", "leaks", "parity", "batches", "exponential", "attention"),
+    *("records", "leaks", "calibrating", "parity", "batches", "exponential", "attention"),
     *("loss", "optimizer", "checkpoints", "training", "budget", "report", "server"),
 )
 # The only modules that import mlx or mlx_lm.

@@ -1,0 +1,398 @@
+"""Calibration: how often calls with such evidence are right, learnt from rows that nothing else was chosen by.
+
+    ordering, calibrating = halve(validation)              # the first half chooses the checkpoint
+    found = fit(observe(evaluate(router, calibrating)), observe(evaluate(router, ordering)))
+
+The evidence is weighed by the rows that chose the checkpoint. The others, which nothing was fitted to, give the curve
+from score to P(right) and the thresholds of a policy; so a threshold's promise holds for every row that they have.
+"""
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .calls import Mode, ToolCall
+from .certainty import FEATURES, WEIGHTS, Calibration, Certainty, Evidence, Isotonic, Platt, add_up
+from .data import Example
+from .duplicates import clusters, fold
+from .errors import DataError
+from .evaluation import CALL_ACTIONS, Scored
+from .metrics import Z95, Metric, wilson
+from .policy import Policy
+from .tables import table
+
+# Below so many valid calls a curve says little; a half of the validation split must have them.
+CALLS_NEEDED = 30
+FOLDS = 5
+BINS = 10
+CALLS_A_BIN = 10
+RESAMPLES = 1000
+
+Floats: TypeAlias = NDArray[np.float64]
+Curve: TypeAlias = Platt | Isotonic
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A routed row: the evidence of its call, None where the output is no valid call, and whether it is right."""
+
+    evidence: Evidence | None
+    right: bool
+    catalogue_seen: bool = True
+
+
+def observe(scored: Sequence[Scored]) -> list[Observed]:
+    """What routed rows show. A call is right if it is not counted by `wrong_call_rate`: by strict comparison."""
+    found = []
+    for one in scored:
+        decision = one.decision
+        evidence = None
+        if decision is not None and isinstance(one.outcome, ToolCall):
+            evidence = Evidence(
+                decision.confidence,
+                decision.weakest_argument,
+                decision.grounded,
+                decision.overridden,
+                decision.overridden_tokens,
+            )
+        found.append(Observed(evidence, one.row.right, decision is None or decision.catalogue_seen is not False))
+    return found
+
+
+def halve(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """The validation rows in two halves, each with as many rows of every tool as can be, in the rows' order.
+
+    Requests that are the same, or nearly, stay together. The halves do not depend on the order of the rows.
+    """
+    members: dict[int, list[Example]] = defaultdict(list)
+    for number, example in zip(clusters([example.request for example in examples]), examples, strict=True):
+        members[number].append(example)
+    sizes: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+    first: set[int] = set()
+    for group in sorted(members.values(), key=_deal_order):
+        tool = min(example.target.tool for example in group)
+        half = min((0, 1), key=lambda side: (sizes[side][tool], sizes[side].total()))
+        sizes[half].update(example.target.tool for example in group)
+        first |= {id(example) for example in group} if half == 0 else set()
+    return [one for one in examples if id(one) in first], [one for one in examples if id(one) not in first]
+
+
+def _deal_order(group: Sequence[Example]) -> tuple[int, str]:
+    """Large clusters first, so that small ones can even them out; else in no order that means anything."""
+    return -len(group), min(hashlib.sha256(fold(one.request).encode("utf-8", "replace")).hexdigest() for one in group)
+
+
+def gold_calls(examples: Sequence[Example]) -> int:
+    """How many rows want a call."""
+    return sum(isinstance(example.target, ToolCall) for example in examples)
+
+
+def fit(
+    calibrating: Sequence[Observed],
+    ordering: Sequence[Observed] = (),
+    *,
+    weights: Sequence[float] = WEIGHTS,
+    split: str,
+    mode: Mode = "greedy",
+    policy: Policy | None = None,
+) -> Calibration:
+    """A calibration by rows that were routed; `ordering` rows weigh the evidence, and stand beside these `weights`.
+
+    Raises `DataError` for fewer than `CALLS_NEEDED` valid calls among the calibrating rows, and `UsageError` for a
+    policy that takes more rows.
+    """
+    if missing := calls_missing(calibrating):
+        raise DataError(
+            f"a calibration takes {CALLS_NEEDED} valid calls; {missing} are missing: "
+            f"{len(calibrating)} rows gave {CALLS_NEEDED - missing}",
+            hint="give more rows whose answer is a call",
+        )
+    weighed = weigh(ordering, weights)
+    if mode == "greedy":
+        # No row shows what a grammar's changes weigh, and calls that it left alone are to score as they do here.
+        weighed = (*weighed[: FEATURES.index("overridden")], 0.0)
+    known = [(row.evidence, row.right) for row in calibrating if row.evidence is not None]
+    scored = [(score, right) for found, right in known if (score := add_up(found, weighed)) is not None]
+    scores = np.array([score for score, _ in scored])
+    right = np.array([right for _, right in scored], dtype=float)
+    curve, expected = choose(scores, right)
+    found = Calibration(
+        weights=dict(zip(FEATURES, weighed, strict=True)),
+        curve=curve,
+        rows=len(calibrating),
+        right=tuple(sorted(scores[right == 1].tolist())),
+        wrong=tuple(sorted(scores[right == 0].tolist())),
+        chose=len(ordering),
+        other_catalogues=sum(not row.catalogue_seen for row in calibrating),
+        mode=mode,
+        split=split,
+        figures={name: metric.to_json() for name, metric in figures(expected, right, ranks=scores).items()},
+        policy=policy,
+    )
+    Certainty(found, policy)
+    return found
+
+
+def calls_missing(rows: Sequence[Observed]) -> int:
+    """How many valid calls with known scores the rows lack for a calibration."""
+    known = sum(row.evidence is not None and row.evidence.features is not None for row in rows)
+    return max(0, CALLS_NEEDED - known)
+
+
+def weigh(rows: Sequence[Observed], weights: Sequence[float] = WEIGHTS) -> tuple[float, ...]:
+    """Weights of the evidence by logistic regression, drawn towards the ones given: without rows they stay as they are.
+
+    A confident call is never taken for a worse one: no weight turns its sign.
+    """
+    known = [(found, row.right) for row in rows if row.evidence and (found := row.evidence.features) is not None]
+    if not known:
+        return tuple(weights)
+    features = np.array([found for found, _ in known])
+    right = np.array([one for _, one in known], dtype=float)
+    start = np.array([*weights, 0.0])
+    solved = _newton(np.column_stack([features, np.ones(len(known))]), right, start, penalty=1.0)
+    signs = np.sign(WEIGHTS)
+    return tuple(float(value) for value in np.where(solved[:-1] * signs > 0, solved[:-1], 0.0))
+
+
+def choose(scores: Floats, right: Floats) -> tuple[Curve, Floats]:
+    """The curve whose Brier score is lower under cross-validation, and what it expected of each call held out."""
+    ways: tuple[Callable[[Floats, Floats], Curve], ...] = (platt, isotonic)
+    held_out = [_held_out(way, scores, right) for way in ways]
+    best = min(range(len(ways)), key=lambda number: float(np.mean((held_out[number] - right) ** 2)))
+    return ways[best](scores, right), held_out[best]
+
+
+def _held_out(way: Callable[[Floats, Floats], Curve], scores: Floats, right: Floats) -> Floats:
+    folds = np.empty(len(scores), dtype=int)
+    # Right and wrong calls of every size are dealt out evenly.
+    folds[np.lexsort((scores, right))] = np.arange(len(scores)) % FOLDS
+    expected = np.empty(len(scores))
+    for fold_ in range(FOLDS):
+        held = folds == fold_
+        curve = way(scores[~held], right[~held])
+        expected[held] = [curve(float(score)) for score in scores[held]]
+    return expected
+
+
+def platt(scores: Floats, right: Floats) -> Platt:
+    """A logistic curve with Platt's targets, which keep it off 0 and 1 also where all calls are right."""
+    n_right = float(right.sum())
+    n_wrong = len(right) - n_right
+    targets = np.where(right == 1, (n_right + 1) / (n_right + 2), 1 / (n_wrong + 2))
+    spread = float(np.std(scores)) or 1.0
+    middle = float(np.mean(scores))
+    columns = np.column_stack([(scores - middle) / spread, np.ones(len(scores))])
+    slope, intercept = _newton(columns, targets, np.zeros(2), penalty=1e-6)
+    if slope <= 0:
+        mean = float(targets.mean())
+        return Platt(slope=0.0, intercept=float(np.log(mean / (1 - mean))))
+    return Platt(slope=float(slope) / spread, intercept=float(intercept - slope * middle / spread))
+
+
+def isotonic(scores: Floats, right: Floats) -> Isotonic:
+    """The rising step function nearest to the outcomes (pool adjacent violators), through the middles of its steps.
+
+    It stays as far from 0 and 1 as so many calls can tell.
+    """
+    order = np.argsort(scores, kind="stable")
+    blocks: list[tuple[float, float, float]] = []
+    for score, one in zip(scores[order].tolist(), right[order].tolist(), strict=True):
+        blocks.append((score, one, 1.0))
+        while len(blocks) > 1 and (_mean(blocks[-2]) >= _mean(blocks[-1]) or blocks[-2][0] >= blocks[-1][0]):
+            (left, some, few), (middle, more, many) = blocks[-2:]
+            blocks[-2:] = [((left * few + middle * many) / (few + many), some + more, few + many)]
+    edge = 1 / (len(scores) + 2)
+    probabilities = (min(max(_mean(block), edge), 1 - edge) for block in blocks)
+    return Isotonic(scores=tuple(block[0] for block in blocks), probabilities=tuple(probabilities))
+
+
+def _mean(block: tuple[float, float, float]) -> float:
+    return block[1] / block[2]
+
+
+def _newton(columns: Floats, targets: Floats, start: Floats, *, penalty: float) -> Floats:
+    """Logistic regression, `penalty` / 2 times the squared distance from the start added to the loss."""
+
+    def loss(at: Floats) -> float:
+        logits = columns @ at
+        return float(np.sum(np.logaddexp(0, logits) - targets * logits) + penalty / 2 * np.sum((at - start) ** 2))
+
+    here = start.astype(float)
+    for _ in range(100):
+        expected = 1 / (1 + np.exp(-np.clip(columns @ here, -700, 700)))
+        gradient = columns.T @ (expected - targets) + penalty * (here - start)
+        curvature = columns.T @ (columns * (expected * (1 - expected))[:, None]) + penalty * np.eye(len(here))
+        step = np.linalg.solve(curvature, gradient)
+        size = 1.0
+        while size > 1e-8 and loss(here - size * step) > loss(here):
+            size /= 2
+        here = here - size * step
+        if float(np.abs(size * step).max()) < 1e-9:
+            break
+    return here
+
+
+def figures(expected: Floats, right: Floats, *, ranks: Floats | None = None) -> dict[str, Metric]:
+    """How well probabilities of being right fit the outcomes, with 95 % intervals.
+
+    `ece`, the mean gap between expected and found shares over bins of equally many calls; `ece_if_calibrated`, the gap
+    that chance alone makes at this n; `brier`; and `auroc`, by `ranks` if these are given.
+    """
+    n = len(right)
+    if n == 0:
+        return {name: Metric(None, 0, None) for name in ("ece", "ece_if_calibrated", "brier", "auroc")}
+    random = np.random.default_rng(0)
+    squares = (expected - right) ** 2
+    drawn = random.integers(0, n, size=(RESAMPLES, n))
+    eces = [ece(expected[rows], right[rows]) for rows in drawn]
+    chance = [ece(expected, one) for one in (random.random((RESAMPLES, n)) < expected).astype(float)]
+    return {
+        "ece": Metric(ece(expected, right), n, _middle95(eces)),
+        "ece_if_calibrated": Metric(float(np.mean(chance)), n, _middle95(chance)),
+        "brier": Metric(float(squares.mean()), n, _middle95(squares[drawn].mean(axis=1))),
+        "auroc": auroc(expected if ranks is None else ranks, right),
+    }
+
+
+def ece(expected: Floats, right: Floats) -> float:
+    """Expected calibration error over up to ten bins of equally many calls, ten at the least."""
+    bins = min(BINS, max(1, len(right) // CALLS_A_BIN))
+    order = np.argsort(expected, kind="stable")
+    parts = np.array_split(order, bins)
+    return float(sum(abs(expected[part].sum() - right[part].sum()) for part in parts) / len(right))
+
+
+def _middle95(values: Sequence[float] | Floats) -> tuple[float, float]:
+    low, high = np.quantile(np.asarray(values), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def auroc(ranks: Floats, right: Floats) -> Metric:
+    """The probability that a right call ranks above a wrong one; None where there are no calls of one kind.
+
+    The interval is Newcombe's (2006, method 5), which also holds where nothing was ranked wrongly.
+    """
+    good, bad = ranks[right == 1], ranks[right == 0]
+    if len(good) == 0 or len(bad) == 0:
+        return Metric(None, len(right), None)
+    sorted_bad = np.sort(bad)
+    below = np.searchsorted(sorted_bad, good, side="left")
+    ties = np.searchsorted(sorted_bad, good, side="right") - below
+    value = float((below + ties / 2).sum() / (len(good) * len(bad)))
+    ends = [_newcombe(value, len(good), len(bad), outer) for outer in (0.0, 1.0)]
+    return Metric(value, len(right), (ends[0], ends[1]))
+
+
+def _newcombe(value: float, good: int, bad: int, outer: float) -> float:
+    """The area between `value` and `outer` that lies 1.96 of its own standard errors from `value`."""
+
+    def too_far(area: float) -> bool:
+        pairs = (good + bad) / 2 - 1
+        spread = 1 + pairs * (1 - area) / (2 - area) + pairs * area / (1 + area)
+        return abs(area - value) > Z95 * math.sqrt(area * (1 - area) * spread / (good * bad))
+
+    near, far = value, outer
+    for _ in range(60):
+        middle = (near + far) / 2
+        near, far = (near, middle) if too_far(middle) else (middle, far)
+    return near
+
+
+@dataclass(frozen=True)
+class PolicyReport:
+    """Wrong and false calls as the model makes them and as they are acted on, and what that costs."""
+
+    before: dict[str, Metric]
+    after: dict[str, Metric]
+    coverage: dict[str, Metric]
+    actions: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON."""
+        parts = {"before": self.before, "after": self.after, "coverage": self.coverage}
+        found: dict[str, Any] = {
+            part: {name: metric.to_json() for name, metric in metrics.items()} for part, metrics in parts.items()
+        }
+        return found | {"actions": self.actions}
+
+    @property
+    def costs(self) -> list[tuple[str, Metric]]:
+        """What part of the calls is still acted on, in words."""
+        return [
+            ("all valid calls", self.coverage["calls_acted_on"]),
+            ("the right ones", self.coverage["right_calls_acted_on"]),
+        ]
+
+
+def report_policy(scored: Sequence[Scored]) -> PolicyReport | None:
+    """What a policy changes on these rows; None where no call was made under one."""
+    calls = [one for one in scored if one.row.calls and one.action is not None]
+    if not calls:
+        return None
+    acted = [one for one in calls if one.action == "act"]
+    right = sum(one.row.right for one in calls)
+    return PolicyReport(
+        before=_wrong(calls, scored),
+        after=_wrong(acted, scored),
+        coverage={
+            "calls_acted_on": _share(len(acted), len(calls)),
+            "right_calls_acted_on": _share(sum(one.row.right for one in acted), right),
+            "right_when_acted_on": _share(sum(one.row.right for one in acted), len(acted)),
+        },
+        actions={action: sum(one.action == action for one in calls) for action in CALL_ACTIONS},
+    )
+
+
+def _wrong(calls: Sequence[Scored], rows: Sequence[Scored]) -> dict[str, Metric]:
+    """Wrong and false calls among these, as the metrics of the same names count them over all rows."""
+    false = sum(not one.row.wants_call for one in calls)
+    return {
+        "wrong_call_rate": _share(sum(not one.row.right for one in calls), len(rows)),
+        "false_tool_call_rate": _share(false, len(rows)),
+        "false_call_rate_on_no_tool": _share(false, sum(not one.row.wants_call for one in rows)),
+    }
+
+
+def _share(count: int, n: int) -> Metric:
+    return Metric(count / n if n else None, n, wilson(count, n))
+
+
+def render_certainty(scored: Sequence[Scored]) -> str:
+    """Calibration and policy on these rows, to be read in a terminal."""
+    parts = []
+    if (report := report_policy(scored)) is not None:
+        head = ("under the policy", "all calls", "acted on", "95 % interval", "n")
+        lines = [
+            (name, _digits(report.before[name].value), _digits(metric.value), _interval(metric), str(metric.n))
+            for name, metric in report.after.items()
+        ]
+        kept = [f"{metric.value:.3f} of {name}" for name, metric in report.costs if metric.value is not None]
+        actions = ", ".join(f"{action} {count}" for action, count in report.actions.items())
+        parts.append("\n".join([table([head, *lines], left=[0]), f"acted on: {', '.join(kept)} ({actions})"]))
+    if (found := judged_figures(scored)) is not None:
+        shown = [f"{name} {_digits(metric.value)} ({_interval(metric)})" for name, metric in found.items()]
+        parts.append(f"P(right) of {found['brier'].n} valid calls: {', '.join(shown)}")
+    return "\n\n".join(parts)
+
+
+def _digits(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _interval(metric: Metric) -> str:
+    return "–" if metric.ci95 is None else f"{metric.ci95[0]:.3f} … {metric.ci95[1]:.3f}"
+
+
+def judged_figures(scored: Sequence[Scored]) -> dict[str, Metric] | None:
+    """How well P(right) fits these rows' calls; None where no call has one."""
+    calls = [(one.p_right, one.row.right) for one in scored if one.row.calls and one.p_right is not None]
+    if not calls:
+        return None
+    return figures(np.array([p for p, _ in calls], dtype=float), np.array([right for _, right in calls], dtype=float))
