@@ -120,9 +120,7 @@ def calibrate_folder(
     if rows.choosing:
         split += f"; {len(rows.choosing)} others, which chose the checkpoint, weighed the evidence"
     weights = WEIGHTS if rows.choosing else _own_weights(manifest, mode)
-    found = calibrate_router(
-        router, rows, split=split, weights=weights, mode=mode, policy=wanted, progress=done
-    )
+    found = calibrate_router(router, rows, split=split, weights=weights, mode=mode, policy=wanted, progress=done)
     if isinstance(found, str):
         raise DataError(f"{source} is too small to calibrate by: {found}", hint="give more rows that want a call")
     data = manifest.data | {"calibration": data_record(source, rows.calibrating)}

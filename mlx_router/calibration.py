@@ -162,11 +162,16 @@ def weigh(rows: Sequence[Observed], weights: Sequence[float] = WEIGHTS) -> tuple
 
 
 def choose(scores: Floats, right: Floats) -> tuple[Curve, Floats]:
-    """The curve whose Brier score is lower under cross-validation, and what it expected of each call held out."""
-    ways: tuple[Callable[[Floats, Floats], Curve], ...] = (platt, isotonic)
-    held_out = [_held_out(way, scores, right) for way in ways]
-    best = min(range(len(ways)), key=lambda number: float(np.mean((held_out[number] - right) ** 2)))
-    return ways[best](scores, right), held_out[best]
+    """A curve, and what it expected of each call when that was held out.
+
+    Platt's, which has two numbers to fit, unless the isotonic one's Brier score is lower under cross-validation by more
+    than two standard errors of the difference.
+    """
+    smooth, free = (_held_out(way, scores, right) for way in (platt, isotonic))
+    gain = (smooth - right) ** 2 - (free - right) ** 2
+    if gain.mean() > 2 * gain.std() / math.sqrt(len(gain)):
+        return isotonic(scores, right), free
+    return platt(scores, right), smooth
 
 
 def _held_out(way: Callable[[Floats, Floats], Curve], scores: Floats, right: Floats) -> Floats:

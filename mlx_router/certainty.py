@@ -54,9 +54,7 @@ def evidence(scores: Scores | None, grounded: bool | None) -> Evidence:
     """The evidence of a call with these scores."""
     if scores is None:
         return Evidence(None, None, grounded)
-    return Evidence(
-        scores.tool, scores.weakest_argument, grounded, scores.overridden, scores.overridden_tokens
-    )
+    return Evidence(scores.tool, scores.weakest_argument, grounded, scores.overridden, scores.overridden_tokens)
 
 
 def log_odds(probability: float) -> float:

@@ -19,7 +19,7 @@ CONFIRM = Policy.model_fields["confirm"].default
     "--wrong-call-rate",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     metavar="RATE",
-    help="Policy: wrong calls that are acted on, at most so many of all requests. Without it the adapter keeps its own.",
+    help="Policy: act so that at most this part of all requests ends in a wrong call. Without it: the folder's own.",
 )
 @click.option("--level", type=float, default=LEVEL, show_default=True, help="How surely that is promised.")
 @click.option("--confirm", type=float, default=CONFIRM, show_default=True, help="Withhold calls less likely right.")

@@ -29,7 +29,7 @@ class TrainConfig(BaseModel):
     adapter: str = Field("adapter", description="folder to write the adapter to")
     catalogue: str | None = Field(None, description="catalogue file; without one the union of the training rows' own")
     train: str = Field(description="training rows: .jsonl, .jsonl.gz, or a Hugging Face dataset (name#split)")
-    valid: str | None = Field(None, description="validation rows; they choose the checkpoint that is kept")
+    valid: str | None = Field(None, description="validation rows; they choose the checkpoint and calibrate")
     test: str | None = Field(None, description="test rows, for `mlx-router eval`; training never reads them")
 
     policy: Policy | None = Field(

@@ -95,7 +95,8 @@ class Router:
         values `Decision.dispatch` then passes on. `base` is where the base lies if it is not found under the name in
         the manifest. `policy`, `{"wrong_call_rate": 0.01}` say, takes the place of the one in the folder; `UsageError`
         where the folder has no calibration, or one by too few rows for it. Without `calibrated` both are left aside.
-        `cache_dir` is a folder in which prefilled catalogues are k        """
+        `cache_dir` is a folder in which prefilled catalogues are kept from one process to the next.
+        """
         path = Path(folder).expanduser()
         manifest = read_manifest(path)
         own = manifest.read_catalogue()

@@ -63,6 +63,17 @@ def test_each_row_stands_in_one_list_the_gravest(tmp_path: Path, manifest_data: 
     ]
 
 
+def test_a_row_that_calibrated_fails_a_test_too(tmp_path: Path, manifest_data: dict[str, Any]) -> None:
+    calibrated = examples(tmp_path / "rows.jsonl", ["ORD-2?", "hello there"])
+    leaks = find_leaks(
+        examples(tmp_path / "test.jsonl", TEST[1:]), manifest_data | {"calibration": data_record("rows", calibrated)}
+    )
+    assert leaks.failed
+    assert (requests(leaks.valid), requests(leaks.calibration)) == (["Hello there!"], ["ORD-2?"])
+    assert any(line.endswith("'ORD-2?' was calibrated by") for line in leaks.lines)
+    assert "1 calibrated by" in leaks.summary
+
+
 def test_the_same_request_with_other_tools_fails_nothing(tmp_path: Path, manifest_data: dict[str, Any]) -> None:
     leaks = find_leaks(examples(tmp_path / "test.jsonl", TEST[2:]), manifest_data)
     assert not leaks.failed
@@ -89,7 +100,8 @@ def test_a_manifest_without_keys_is_not_taken_for_a_clean_one(tmp_path: Path, da
     leaks = find_leaks(examples(tmp_path / "test.jsonl", TEST), data)
     assert (leaks.checked, leaks.failed) == (False, False)
     assert leaks.summary.startswith("6 test rows: not checked")
-    assert leaks.to_json() == {"checked": False, "train": [], "valid": [], "other_catalogue": [], "near": None}
+    lists: dict[str, list[object]] = {"train": [], "valid": [], "calibration": [], "other_catalogue": []}
+    assert leaks.to_json() == {"checked": False, **lists, "near": None}
 
 
 def test_of_several_near_rows_the_most_alike_is_shown(tmp_path: Path) -> None:
@@ -205,7 +217,8 @@ def test_a_clean_test_says_so(run: Run, decoder: ScriptedDecoder, tmp_path: Path
     data = write_rows(tmp_path / "t.jsonl", [{"request": "ORD-1?", "target": HELLO}])
     assert "leaks: 1 test row: none trained on" in run("eval", "a", "--data", data).out
     assert run("eval", "a", "--data", data, "--json").json["leaks"] == {
-        "checked": True, "train": [], "valid": [], "other_catalogue": [], "near": None, "without": None
+        "checked": True, "train": [], "valid": [], "calibration": [], "other_catalogue": [], "near": None,
+        "without": None,
     }  # fmt: skip
 
 

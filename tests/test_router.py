@@ -101,6 +101,7 @@ def test_a_call_as_json(catalogue: Catalogue) -> None:
         "runner_up": None,
         "weakest_argument": None,
         "grounded": True,
+        "p_right": None,
         "catalogue_seen": True,
         "action": None,
         "withheld": None,

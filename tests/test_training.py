@@ -340,7 +340,7 @@ def test_nothing_is_printed_but_what_the_report_prints(tmp_path: Path, capfd: py
     train(make_recipe(tmp_path, max_updates=1, adapter=str(tmp_path / "silent")), nowhere)
     assert capfd.readouterr() == ("", "")
     train(make_recipe(tmp_path, max_updates=1), lambda event: print(event["event"]))
-    assert capfd.readouterr().out.split() == ["start", "progress", "checkpoint", "done"]
+    assert capfd.readouterr().out.split() == ["start", "progress", "checkpoint", "note", "done"]
 
 
 # --- what a run refuses
