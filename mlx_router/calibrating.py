@@ -6,37 +6,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .calibration import CALLS_NEEDED, calls_missing, fit, gold_calls, halve, observe
+from .calibration import calls_missing, fit, gold_calls, halve, observe
 from .calls import Mode
-from .certainty import FEATURES, WEIGHTS, Calibration, Certainty, read_calibration
+from .certainty import CALLS_NEEDED, FEATURES, WEIGHTS, Calibration, Certainty, read_calibration
 from .data import Example, read
 from .errors import DataError, ModelError, UsageError
 from .evaluation import evaluate
 from .leaks import find_leaks, shorten
 from .manifest import Manifest, read_manifest, write_manifest
 from .policy import Policy, as_policy, smallest_rate
-from .records import data_record
+from .records import data_record, request_key
 from .rendering import rate
 from .router import Router
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Validation rows by what they may do: choose the checkpoint and weigh the evidence, or calibrate."""
+    """Validation rows by what they may do: choose the checkpoint and weigh the evidence, or calibrate.
+
+    Rows that were `trained_on` too, with whatever catalogue, may choose; a router is far surer on them than on others.
+    """
 
     choosing: Sequence[Example]
     calibrating: Sequence[Example]
     problem: str | None = None
+    trained_on: Sequence[Example] = ()
 
 
-def split_validation(examples: Sequence[Example]) -> Rows:
+def split_validation(examples: Sequence[Example], training: Sequence[Example] = ()) -> Rows:
     """The halves of a validation split; all of it chooses where a half would be too small to calibrate with."""
-    found = gold_calls(examples)
+    known = {request_key(example.request) for example in training}
+    seen = [example for example in examples if request_key(example.request) in known]
+    new = [example for example in examples if request_key(example.request) not in known]
+    found = gold_calls(new)
     if found < 2 * CALLS_NEEDED:
         missing = 2 * CALLS_NEEDED - found
         rows = f"{len(examples)} validation rows have {found} calls" if examples else "there are no validation rows"
-        return Rows(examples, [], f"{rows}; {missing} more calls are missing (half of the rows choose the checkpoint)")
-    return Rows(*halve(examples))
+        rows += f" that were not trained on ({len(seen)} rows were)" if seen else ""
+        problem = f"{rows}; {missing} more calls are missing (half of the rows choose the checkpoint)"
+        return Rows(new, [], problem, seen)
+    return Rows(*halve(new), trained_on=seen)
 
 
 def check_promise(policy: Policy, rows: Rows) -> None:
@@ -44,7 +53,9 @@ def check_promise(policy: Policy, rows: Rows) -> None:
     n = len(rows.calibrating)
     if policy.allowed(n) >= 0:
         return
-    why = rows.problem or f"of {n + len(rows.choosing)} rows {n} can calibrate, the others choose the checkpoint"
+    total = n + len(rows.choosing) + len(rows.trained_on)
+    known = f", and {len(rows.trained_on)} were trained on" if rows.trained_on else ""
+    why = rows.problem or f"of {total} rows {n} can calibrate, the others choose the checkpoint{known}"
     least = f"promise {lowest_promise(n, policy.level):g}, or " if n else ""
     raise UsageError(
         f"a policy of {policy.words}, takes {2 * policy.rows_needed} validation rows or more: {why}",
@@ -115,7 +126,8 @@ def calibrate_folder(
             hint=f"give more rows, or promise {lowest_promise(n, wanted.level):g}" if n else "give more rows",
         )
     router = Router.load(folder, base=base, calibrated=False)
-    done = None if progress is None else lambda number: progress(number, len(examples))
+    routed = len(rows.choosing) + len(rows.calibrating)
+    done = None if progress is None else lambda number: progress(number, routed)
     split = f"{len(rows.calibrating)} rows of their own calibrated"
     if rows.choosing:
         split += f"; {len(rows.choosing)} others, which chose the checkpoint, weighed the evidence"
@@ -131,23 +143,26 @@ def calibrate_folder(
 
 def _usable(examples: Sequence[Example], manifest: Manifest, folder: Path) -> tuple[Rows, tuple[str, ...]]:
     """The rows by what they may do, and notes."""
-    leaks = find_leaks(examples, manifest.data)
+    leaks = find_leaks(examples, {split: manifest.data.get(split) for split in ("train", "valid")})
     if leaks.train:
         lines = shorten([line for line in leaks.lines if line.endswith("was trained on")])
         raise DataError(
             "rows that were trained on can't calibrate:\n" + "\n".join(f"  {line}" for line in lines),
             hint="take them out: a router is far surer, and more often right, on rows that it has learnt",
         )
-    chose = {example.where for example in leaks.valid}
-    calibrating = [example for example in examples if example.where not in chose]
+    taken = {example.where for example in (*leaks.valid, *leaks.other_catalogue)}
+    calibrating = [example for example in examples if example.where not in taken]
     if not calibrating:
         raise DataError(
-            f"all {len(examples)} rows chose the checkpoint of {folder}, and can't calibrate it",
+            f"all {len(examples)} rows chose the checkpoint of {folder}, or were trained on with another catalogue, "
+            "and can't calibrate it",
             hint="give other rows; training keeps half of its validation rows for this from now on",
         )
     notes = []
-    if chose:
-        notes.append(f"{len(chose)} of {len(examples)} rows chose the checkpoint: they do not calibrate")
+    if leaks.valid:
+        notes.append(f"{len(leaks.valid)} of {len(examples)} rows chose the checkpoint: they do not calibrate")
+    if leaks.other_catalogue:
+        notes.append(f"{len(leaks.other_catalogue)} rows were seen in training with another catalogue: left out")
     if not leaks.checked:
         notes.append("nothing says what was trained on: see to it that none of these rows was")
     return Rows(list(leaks.valid), calibrating), tuple(notes)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .calls import Mode, ToolCall
-from .certainty import FEATURES, WEIGHTS, Calibration, Certainty, Evidence, Isotonic, Platt, add_up
+from .certainty import CALLS_NEEDED, FEATURES, WEIGHTS, Calibration, Certainty, Evidence, Isotonic, Platt, add_up
 from .data import Example
 from .duplicates import clusters, fold
 from .errors import DataError
@@ -27,8 +27,6 @@ from .metrics import Z95, Metric, wilson
 from .policy import Policy
 from .tables import table
 
-# Below so many valid calls a curve says little; a half of the validation split must have them.
-CALLS_NEEDED = 30
 FOLDS = 5
 BINS = 10
 CALLS_A_BIN = 10
@@ -68,7 +66,8 @@ def observe(scored: Sequence[Scored]) -> list[Observed]:
 def halve(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     """The validation rows in two halves, each with as many rows of every tool as can be, in the rows' order.
 
-    Requests that are the same, or nearly, stay together. The halves do not depend on the order of the rows.
+    Requests that are the same, or nearly, stay together. The halves do not depend on the order of the rows, and any row
+    is as likely to fall into one as into the other: neither gets the harder ones.
     """
     members: dict[int, list[Example]] = defaultdict(list)
     for number, example in zip(clusters([example.request for example in examples]), examples, strict=True):
@@ -77,7 +76,9 @@ def halve(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     first: set[int] = set()
     for group in sorted(members.values(), key=_deal_order):
         tool = min(example.target.tool for example in group)
-        half = min((0, 1), key=lambda side: (sizes[side][tool], sizes[side].total()))
+        # Where the halves are alike, the last bit of a hash is the coin.
+        sides = (0, 1) if int(_digest(group), 16) % 2 else (1, 0)
+        half = min(sides, key=lambda side: (sizes[side][tool], sizes[side].total()))
         sizes[half].update(example.target.tool for example in group)
         first |= {id(example) for example in group} if half == 0 else set()
     return [one for one in examples if id(one) in first], [one for one in examples if id(one) not in first]
@@ -85,7 +86,11 @@ def halve(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
 
 def _deal_order(group: Sequence[Example]) -> tuple[int, str]:
     """Large clusters first, so that small ones can even them out; else in no order that means anything."""
-    return -len(group), min(hashlib.sha256(fold(one.request).encode("utf-8", "replace")).hexdigest() for one in group)
+    return -len(group), _digest(group)
+
+
+def _digest(group: Sequence[Example]) -> str:
+    return min(hashlib.sha256(fold(one.request).encode("utf-8", "replace")).hexdigest() for one in group)
 
 
 def gold_calls(examples: Sequence[Example]) -> int:
@@ -267,11 +272,14 @@ def figures(expected: Floats, right: Floats, *, ranks: Floats | None = None) -> 
 
 
 def ece(expected: Floats, right: Floats) -> float:
-    """Expected calibration error over up to ten bins of equally many calls, ten at the least."""
+    """Expected calibration error over up to ten bins of equally many calls, ten at the least.
+
+    Calls of the same probability are never parted, so that the order of the rows does not matter.
+    """
     bins = min(BINS, max(1, len(right) // CALLS_A_BIN))
-    order = np.argsort(expected, kind="stable")
-    parts = np.array_split(order, bins)
-    return float(sum(abs(expected[part].sum() - right[part].sum()) for part in parts) / len(right))
+    edges = np.sort(expected)[len(expected) * np.arange(1, bins) // bins]
+    gaps = np.bincount(np.searchsorted(edges, expected, side="right"), weights=expected - right)
+    return float(np.abs(gaps).sum() / len(right))
 
 
 def _middle95(values: Sequence[float] | Floats) -> tuple[float, float]:

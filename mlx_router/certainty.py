@@ -19,6 +19,8 @@ from .policy import Policy, smallest_rate
 
 Action: TypeAlias = Literal["act", "confirm", "abstain"]
 
+# Below so many valid calls a curve says little; a half of the validation split must have them.
+CALLS_NEEDED = 30
 # Probabilities nearer to 0 or 1 than this are taken for this: beyond it they say more of rounding than of the model.
 NEAREST = 1e-5
 # What the evidence is taken to weigh where no rows have shown it; in the order of `FEATURES`.
@@ -180,33 +182,48 @@ class Verdict:
 
 
 class Certainty:
-    """Judges valid calls by a calibration, and by a policy if there is one."""
+    """Judges valid calls by a calibration, and by a policy if there is one.
 
-    def __init__(self, calibration: Calibration, policy: Policy | None = None) -> None:
+    A policy without a calibration can promise nothing: every call is to be confirmed.
+    """
+
+    def __init__(self, calibration: Calibration | None, policy: Policy | None = None) -> None:
         self.calibration = calibration
         self.policy = policy
-        self.threshold = calibration.threshold(policy) if policy is not None else None
+        self.threshold = calibration.threshold(policy) if calibration is not None and policy is not None else None
 
     def verdict(self, found: Evidence, *, catalogue_seen: bool) -> Verdict:
         """P(right) and the action for a valid call with this evidence.
 
-        Nothing is known of a call unlike those of the rows that calibrated, with another catalogue or in another mode:
-        it is to be confirmed. A constrained call of the model's own tokens is like those of the default mode.
+        Nothing is known of a call unlike those of the rows that calibrated, with a catalogue of another kind or in
+        another mode: it is to be confirmed.
         """
-        own = catalogue_seen or self.calibration.other_catalogues > 0
-        if self.calibration.mode == "greedy":
-            alike = not found.overridden_tokens
-        else:
-            alike = found.overridden is not None
-        if not (own and alike):
+        calibration = self.calibration
+        if calibration is None or not (self._had(catalogue_seen) and _same_mode(calibration, found)):
             return Verdict(None, "confirm" if self.policy is not None else None)
-        score = self.calibration.score(found)
-        return Verdict(None if score is None else self.calibration.curve(score), self.action(score))
+        score = calibration.score(found)
+        return Verdict(None if score is None else calibration.curve(score), self.action(score))
+
+    def _had(self, own: bool) -> bool:
+        """Whether the router's own catalogue, or others, were those of half of the rows, or of as many as it takes."""
+        if self.calibration is None:
+            return False
+        others = self.calibration.other_catalogues
+        rows = self.calibration.rows - others if own else others
+        enough = self.policy.rows_needed if self.policy is not None else CALLS_NEEDED
+        return rows >= min(enough, self.calibration.rows / 2)
 
     def action(self, score: float | None) -> Action | None:
         """What to do with a call of this score; None without a policy."""
-        if self.policy is None or self.threshold is None:
+        if self.policy is None:
             return None
+        if self.calibration is None or self.threshold is None:
+            return "confirm"
         if score is None or self.calibration.curve(score) < self.policy.confirm:
             return "abstain"
         return "act" if score > self.threshold else "confirm"
+
+
+def _same_mode(calibration: Calibration, found: Evidence) -> bool:
+    """Whether a call is like those that calibrated; a constrained one of the model's own tokens is a greedy one too."""
+    return not found.overridden_tokens if calibration.mode == "greedy" else found.overridden is not None

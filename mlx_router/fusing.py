@@ -22,7 +22,10 @@ from mlx_lm.utils import dequantize_model, quantize_model, save  # isort: skip
 Judge: TypeAlias = Callable[[Path], Parity]
 
 UNFUSED = "the base is quantized, so full-precision weights were written; the adapter unfused takes less memory"
-UNCALIBRATED = "the calibration was left out: it is that of the weights before they were rounded"
+UNCALIBRATED = (
+    "the calibration was left out: it is that of the weights before they were rounded; under a policy every call is to "
+    "be confirmed until the model is calibrated anew: mlx-router calibrate"
+)
 
 CARD = """# {name}
 
@@ -105,9 +108,16 @@ def quantize_router(
 
 
 def _standalone(manifest: Manifest, *, rounded: bool) -> Manifest:
-    """The manifest of a fused model. Rounded weights are another model, of whose calls no calibration is known."""
+    """The manifest of a fused model. Rounded weights are another model, of whose calls no calibration is known.
+
+    A policy that came with the calibration is kept where a recipe's stands, so that no call is acted on unproven.
+    """
     found = manifest.model_copy(update={"kind": "fused", "parity": None})
-    return found.model_copy(update={"calibration": None}) if rounded else found
+    if not rounded or manifest.calibration is None:
+        return found
+    policy = manifest.calibration.get("policy")
+    config = manifest.config if policy is None else manifest.config | {"policy": policy}
+    return found.model_copy(update={"calibration": None, "config": config})
 
 
 def _lost_calibration(before: Manifest, after: Manifest) -> tuple[str, ...]:

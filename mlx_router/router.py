@@ -288,11 +288,16 @@ def read_outcome(generation: Generation, catalogue: Catalogue) -> Outcome:
 def read_certainty(
     manifest: Manifest, policy: Policy | Mapping[str, Any] | None = None, folder: Path | None = None
 ) -> Certainty | None:
-    """How a manifest says to judge calls, under its own policy or this one; None where it has no calibration."""
+    """How a manifest says to judge calls, under its own policy or this one; None where it has neither.
+
+    A recipe's policy holds even where nothing could be calibrated: no call is acted on then. Asking for one here raises
+    `UsageError`.
+    """
     wanted = as_policy(policy)
     if manifest.calibration is None:
         if wanted is None:
-            return None
+            own = as_policy(manifest.config.get("policy"))
+            return None if own is None else Certainty(None, own)
         raise UsageError(
             f"{folder or 'the adapter'} has no calibration, so nothing can be promised of its calls",
             hint=f"calibrate it: mlx-router calibrate {folder or 'FOLDER'} --data FILE",

@@ -114,14 +114,15 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report) -> Run:
     """Read the data, load the base, put LoRA on it and plan the batches; nothing is written."""
     default = load_catalogue(config.catalogue) if config.catalogue else None
     training = read(config.train, default)
-    validation = split_validation(read(config.valid, default) if config.valid else [])
+    validation = split_validation(read(config.valid, default) if config.valid else [], training)
     if config.policy is not None:
         check_promise(config.policy, validation)
     catalogue = default if default is not None else _union(training)
     model = load_base(config.model, revision=config.revision, dtype=config.dtype)
-    rows, valid_rows, _ = (
-        _tokens(config, model, examples) for examples in (training, validation.choosing, validation.calibrating)
-    )
+    choosing = [*validation.choosing, *validation.trained_on]
+    rows, valid_rows = (_tokens(config, model, examples) for examples in (training, choosing))
+    # Rows that calibrate are not learnt; what is wrong with one has to be known before the run none the less.
+    _tokens(config, model, validation.calibrating)
     mx.random.seed(config.seed)
     adapter_config = add_lora(
         model,
@@ -143,7 +144,7 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report) -> Run:
     valid = _valid_batches(valid_rows, config, shared)
     data = {"train": data_record(config.train, training)}
     if config.valid:
-        data["valid"] = data_record(config.valid, validation.choosing)
+        data["valid"] = data_record(config.valid, choosing)
     if config.valid and validation.calibrating:
         data["calibration"] = data_record(config.valid, validation.calibrating)
     system = _own_system(training) if config.keep_system else None
@@ -461,9 +462,10 @@ def _calibrate(run: Run, manifest: Manifest, weights: Path) -> dict[str, Any] | 
         f"validation halved: {len(rows.choosing)} rows chose the checkpoint and weighed the evidence, "
         f"{len(rows.calibrating)} calibrated"
     )
+    split += f"; {len(rows.trained_on)} were trained on too and only chose" if rows.trained_on else ""
     found = calibrate_router(router, rows, split=split, policy=run.config.policy)
     if isinstance(found, str):
-        lost = "; the policy is not in force" if run.config.policy is not None else ""
+        lost = ", so every call is to be confirmed" if run.config.policy is not None else ""
         run.report({"event": "note", "message": f"not calibrated{lost}: {found}"})
         return None
     kept = found.model_dump(mode="json")

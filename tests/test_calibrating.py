@@ -252,6 +252,22 @@ def test_rows_that_chose_the_checkpoint_weigh_and_do_not_calibrate(
         calibrate_folder(folder, str(tmp_path / "valid.jsonl"))
 
 
+def test_rows_trained_on_with_another_catalogue_are_left_out(
+    run: Run, answering: Answering, tmp_path: Path, catalogue: Catalogue
+) -> None:
+    other = Catalogue.from_json({"tools": catalogue.to_json()["tools"][:2]})
+    trained = read(write_rows(tmp_path / "train.jsonl", rows_of(160, first=16)), catalogue)
+    record = data_record("train.jsonl", trained)
+    record["requests"] = {other.hash[:16]: next(iter(record["requests"].values()))}
+    folder = folder_of(tmp_path / "adapter", catalogue, data={"train": record})
+    ran = run("calibrate", folder, "--data", write_rows(tmp_path / "more.jsonl", rows_of(260)))
+    assert "note: 160 rows were seen in training with another catalogue: left out" in ran.err
+    assert "routed 100/100" in ran.err
+    assert read_manifest(folder).data["calibration"]["rows"] == 100
+    # Rows that calibrated may do so again, with whatever catalogue.
+    assert calibrate_folder(folder, str(tmp_path / "more.jsonl")).calibration.rows == 100
+
+
 def test_unknown_training_rows_are_said_to_be_unknown(
     run: Run, answering: Answering, tmp_path: Path, catalogue: Catalogue
 ) -> None:
@@ -298,6 +314,16 @@ def test_a_policy_without_a_calibration_is_an_error(adapter: Path, run: Run) -> 
     ran = run("route", adapter, "Hi!", "--wrong-call-rate", "0.01")
     assert (ran.code, ran.out) == (2, "")
     assert Router.load(adapter).certainty is None
+
+
+def test_a_recipes_policy_without_a_calibration_acts_on_nothing(
+    answering: Answering, tmp_path: Path, catalogue: Catalogue
+) -> None:
+    """Where training found too little to calibrate by, the policy that it was given must not be forgotten."""
+    folder = folder_of(tmp_path / "adapter", catalogue, config={"policy": {"wrong_call_rate": 0.05}})
+    decision = Router.load(folder).route("request number 2")
+    assert (decision.tool, decision.action, decision.p_right) == ("escalate", "confirm", None)
+    assert Router.load(folder, calibrated=False).route("request number 2").action is None
 
 
 def test_a_policy_at_loading_takes_the_folders_place(
@@ -435,6 +461,22 @@ def test_validation_rows_are_halved_where_both_halves_have_calls_enough(tmp_path
     assert "60 more calls are missing" in str(split_validation([]).problem)
 
 
+def test_validation_rows_that_were_trained_on_do_not_calibrate(tmp_path: Path, catalogue: Catalogue) -> None:
+    """Training rows stand in validation files by mistake, or with another catalogue; the router knows them by heart."""
+    rows = read(write_rows(tmp_path / "v.jsonl", rows_of(160)), catalogue)
+    shouted = [{"request": f"Request number {at}!", "target": CALL} for at in range(20)]
+    fewer = Catalogue.from_json({"tools": catalogue.to_json()["tools"][1:]})
+    training = read(write_rows(tmp_path / "t.jsonl", shouted), fewer)
+    found = split_validation(rows, training)
+    assert [example.request for example in found.trained_on] == [f"request number {at}" for at in range(20)]
+    assert (len(found.choosing), len(found.calibrating)) == (70, 70)
+    few = split_validation(rows[:90], training)
+    assert (len(few.choosing), len(few.calibrating), len(few.trained_on)) == (70, 0, 20)
+    assert "90 validation rows have 52 calls that were not trained on (20 rows were); 8 more" in str(few.problem)
+    with pytest.raises(UsageError, match=r"of 160 rows 70 can calibrate, .*, and 20 were trained on"):
+        check_promise(Policy(wrong_call_rate=0.01), found)
+
+
 def test_a_recipe_that_promises_too_much_says_how_many_rows_it_takes(tmp_path: Path) -> None:
     rows = split_of(tmp_path, 120)
     check_promise(Policy(wrong_call_rate=0.05), rows)
@@ -446,12 +488,17 @@ def test_a_recipe_that_promises_too_much_says_how_many_rows_it_takes(tmp_path: P
         check_promise(Policy(wrong_call_rate=0.5), split_validation([]))
 
 
+def numbered(numbers: range) -> list[dict[str, Any]]:
+    """The rows that a model of kilobytes learns by heart, with numbers behind their requests, to be learnt as noise."""
+    return [{**row, "request": f"{row['request']} {number}"} for number in numbers for row in known_rows()]
+
+
 def recipe(tmp_path: Path, base: Path, valid: list[dict[str, Any]], **fields: Any) -> TrainConfig:
     values: dict[str, Any] = {
         "model": str(base),
         "adapter": str(tmp_path / "adapter"),
         "catalogue": str(CATALOGUE),
-        "train": str(write_rows(tmp_path / "train.jsonl", known_rows(times=80))),
+        "train": str(write_rows(tmp_path / "train.jsonl", numbered(range(100, 180)))),
         "valid": str(write_rows(tmp_path / "valid.jsonl", valid)),
         "epochs": 1,
         "learning_rate": 1e-2,
@@ -469,7 +516,7 @@ def test_a_promise_is_checked_before_anything_is_loaded(tmp_path: Path) -> None:
 
 def test_training_without_rows_enough_stores_none_and_says_what_is_missing(base: Path, tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
-    folder = train(recipe(tmp_path, base, known_rows(), max_updates=1), events.append)
+    folder = train(recipe(tmp_path, base, known_rows(), max_updates=1, policy=None), events.append)
     manifest = read_manifest(folder)
 
     assert manifest.calibration is None
@@ -487,15 +534,17 @@ def test_training_calibrates_by_the_half_that_chose_nothing(
     monkeypatch.setattr(calibrating, "CALLS_NEEDED", 10)
     events: list[dict[str, Any]] = []
     policy = {"wrong_call_rate": 0.2, "confirm": 0.1}
-    folder = train(recipe(tmp_path, base, known_rows(times=20), policy=policy), events.append)
+    valid = [*numbered(range(20, 40)), *numbered(range(100, 102))]
+    folder = train(recipe(tmp_path, base, valid, policy=policy), events.append)
     manifest = read_manifest(folder)
 
     chose, calibrated = manifest.data["valid"], manifest.data["calibration"]
-    assert chose["rows"] + calibrated["rows"] == 100 and min(chose["rows"], calibrated["rows"]) >= 40
+    assert chose["rows"] + calibrated["rows"] == 110 and min(chose["rows"] - 10, calibrated["rows"]) >= 40
     assert not set(*chose["requests"].values()) & set(*calibrated["requests"].values())
     event = next(event for event in events if event["event"] == "calibration")
-    assert (event["rows"], event["chose"]) == (calibrated["rows"], chose["rows"])
-    assert f"{chose['rows']} rows chose the checkpoint" in event["message"] and event["split"] in event["message"]
+    assert (event["rows"], event["chose"]) == (calibrated["rows"], chose["rows"] - 10)
+    assert f"{event['chose']} rows chose the checkpoint" in event["message"] and event["split"] in event["message"]
+    assert "10 were trained on too and only chose" in event["split"]
     assert manifest.calibration is not None
     assert manifest.calibration["split"] == event["split"]
     assert manifest.config["policy"]["wrong_call_rate"] == 0.2
@@ -504,10 +553,12 @@ def test_training_calibrates_by_the_half_that_chose_nothing(
     router = Router.load(folder)
     assert router.certainty is not None and router.certainty.policy == Policy(wrong_call_rate=0.2, confirm=0.1)
     observed = calibration.observe(evaluate(router, read(str(tmp_path / "valid.jsonl"), router.catalogue)))
-    scores = [router.certainty.calibration.score(row.evidence) for row in observed if row.evidence is not None]
-    kept = [*router.certainty.calibration.right, *router.certainty.calibration.wrong]
+    found = router.certainty.calibration
+    assert found is not None
+    scores = [found.score(row.evidence) for row in observed if row.evidence is not None]
+    kept = [*found.right, *found.wrong]
     assert all(min(abs(score - other) for other in scores if other is not None) < 1e-3 for score in kept)
-    assert router.route("Where's my order ORD-1234?").action == "act"
+    assert {router.route(row["request"]).action for row in numbered(range(40, 44))} >= {"act", "answer"}
 
 
 def test_a_policy_in_a_recipe_file_and_its_problems_are_named(tmp_path: Path) -> None:

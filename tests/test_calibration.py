@@ -183,9 +183,6 @@ def test_a_call_unlike_the_rows_that_calibrated_is_to_be_confirmed() -> None:
     found, policy = known([], [], rows=59), Policy(wrong_call_rate=0.05)
     unknown = Certainty(found, policy).verdict(SURE, catalogue_seen=False)
     assert (unknown.p_right, unknown.action) == (None, "confirm")
-    mixed = found.model_copy(update={"other_catalogues": 5})
-    assert Certainty(mixed, policy).verdict(SURE, catalogue_seen=False).action == "act"
-
     forced = Evidence(0.999, 0.999, True, overridden=0.4, overridden_tokens=1)
     let = Evidence(0.999, 0.999, True, overridden=0.01, overridden_tokens=0)
     certainty = Certainty(found, policy)
@@ -193,6 +190,29 @@ def test_a_call_unlike_the_rows_that_calibrated_is_to_be_confirmed() -> None:
     constrained = Certainty(found.model_copy(update={"mode": "constrained"}), policy)
     actions = [constrained.verdict(one, catalogue_seen=True).action for one in (forced, let, SURE)]
     assert actions == ["act", "act", "confirm"]
+
+
+@pytest.mark.parametrize(
+    # Half of the rows had such a catalogue, or as many as the promise takes: 59.
+    ("others", "own", "other"),
+    [(0, "act", "confirm"), (58, "act", "confirm"), (59, "act", "act"), (141, "act", "act"), (142, "confirm", "act")],
+)
+def test_a_kind_of_catalogue_that_few_rows_had_is_to_be_confirmed(others: int, own: str, other: str) -> None:
+    found = known([], [], rows=200).model_copy(update={"other_catalogues": others})
+    certainty = Certainty(found, Policy(wrong_call_rate=0.05))
+    assert [certainty.verdict(SURE, catalogue_seen=seen).action for seen in (True, False)] == [own, other]
+
+
+def test_half_of_the_rows_are_enough_where_the_promise_takes_them_all() -> None:
+    found = known([], [], rows=59).model_copy(update={"other_catalogues": 9})
+    assert Certainty(found, Policy(wrong_call_rate=0.05)).verdict(SURE, catalogue_seen=True).action == "act"
+
+
+def test_a_policy_without_a_calibration_has_every_call_confirmed() -> None:
+    certainty = Certainty(None, Policy(wrong_call_rate=0.5, level=0.5))
+    verdict = certainty.verdict(SURE, catalogue_seen=True)
+    assert (verdict.p_right, verdict.action) == (None, "confirm")
+    assert Certainty(None).verdict(SURE, catalogue_seen=True).action is None
 
 
 def test_a_call_whose_names_score_is_not_known_is_withheld() -> None:
@@ -321,6 +341,14 @@ def test_the_calibration_error_by_hand() -> None:
     assert ece(expected, right) == pytest.approx((0.1 + 0.3) / 2)
 
 
+def test_the_calibration_error_does_not_depend_on_the_order_of_the_rows() -> None:
+    expected = np.array([0.9] * 60 + [0.5] * 3)
+    right = np.array([1.0] * 54 + [0.0] * 6 + [1.0, 0.0, 0.0])
+    # All calls of 0.9 are in one bin: 54 of 60 are right, as expected.
+    assert ece(expected, right) == pytest.approx(0.5 / 63)
+    assert ece(expected[::-1], right[::-1]) == pytest.approx(0.5 / 63)
+
+
 def test_the_brier_score_and_the_area_by_hand() -> None:
     found = figures(np.array([0.9, 0.8, 0.3, 0.8]), np.array([1.0, 1.0, 0.0, 0.0]))
     assert found["brier"].value == pytest.approx((0.01 + 0.04 + 0.09 + 0.64) / 4)
@@ -394,6 +422,19 @@ def test_halves_have_as_many_rows_of_each_tool_and_lose_none(tmp_path: Path) -> 
     # The same rows in another order make the same halves.
     again, _ = halve(rows[::-1])
     assert {one.request for one in again} == {one.request for one in first}
+
+
+def test_neither_half_always_gets_the_largest_group_of_near_requests(tmp_path: Path) -> None:
+    """Twenty splits of one large group and ten single rows: the group calibrates in about half of them."""
+    sides = []
+    for number in range(20):
+        name = f"{WORDS[number % 10]} {WORDS[number // 10]}"
+        large = [(f"{name} is where{mark}", True) for mark in ("", "?", "!", ".", "…")]
+        rows = examples(tmp_path / "rows.jsonl", [*large, *((f"{name} {word} thing", True) for word in WORDS)])
+        _, calibrating = halve(rows)
+        sides.append(sum("is where" in one.request for one in calibrating))
+    assert set(sides) == {0, 5}
+    assert 4 <= sides.count(5) <= 16
 
 
 def test_near_requests_stay_in_one_half(tmp_path: Path) -> None:

@@ -97,6 +97,16 @@ def test_a_fused_and_rounded_model_has_no_calibration(adapter: Path, tmp_path: P
     small = quantize_router(calibrated, tmp_path / "small", bits=8, group_size=32)
     assert small.manifest.calibration is None
     assert any("calibration" in note for note in small.notes)
+    assert small.manifest.config == manifest.config
+
+
+def test_a_rounded_model_keeps_the_policy_that_came_with_the_calibration(adapter: Path, tmp_path: Path) -> None:
+    """With no calibration left its calls are to be confirmed; without the policy they would be acted on."""
+    calibrated = shutil.copytree(adapter, tmp_path / "adapter")
+    policy = {"wrong_call_rate": 0.02, "level": 0.95, "confirm": 0.5}
+    write_manifest(calibrated, read_manifest(calibrated).model_copy(update={"calibration": {"policy": policy}}))
+    small = quantize_router(calibrated, tmp_path / "small", bits=8, group_size=32)
+    assert small.manifest.config["policy"] == policy
     assert read_manifest(tmp_path / "small") == small.manifest
 
 
