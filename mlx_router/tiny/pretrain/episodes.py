@@ -19,7 +19,7 @@ from .values import Words
 
 # What a request is, and how often; `removed` and `negated` are made from calls.
 TURN_KINDS = ("call", "idle", "missing", "invalid", "removed", "negated", "chitchat", "out_of_scope")
-TURN_WEIGHTS = (800, 80, 45, 8, 45, 30, 8, 8)
+TURN_WEIGHTS = (800, 120, 60, 8, 45, 35, 8, 8)
 
 
 @dataclass
@@ -30,6 +30,9 @@ class _Dress:
     names: dict[str, str]
 
 
+# Tools of a catalogue; below the number of a scene's own, these alone.
+TOOL_COUNTS = (0, 0, 0, 0, 0, 8, 10, 12, 16, 24, 40, 80)
+LARGE_TOOL_COUNTS = (0, 16, 24, 32, 40, 60, 80)
 # Words of tools' names that do not tell what a tool is about.
 GENERIC_WORDS = (
     "get set add list show find search create update delete remove cancel check start stop open close send make new "
@@ -107,13 +110,13 @@ class SceneEpisodes:
     words: Words
     scenes: Sequence[Scene]
     others: Sequence[Scene]
-    tool_counts: Sequence[int] = (0, 0, 0, 0, 0, 8, 10, 12, 16, 24, 40, 80)
+    tool_counts: Sequence[int] = TOOL_COUNTS
     plain: bool = False
 
     def episode(self, turns: int) -> Episode:
         """One catalogue with up to this many requests."""
         rng = self.rng
-        scene = rng.choice(self.scenes)
+        scene = rng.choices(self.scenes, [len(scene.tools) for scene in self.scenes])[0]
         tools = [tool for tool in scene.tools if tool.calls]
         if rng.random() < 0.3 and len(tools) > 2:
             tools = rng.sample(tools, rng.randint(2, len(tools)))

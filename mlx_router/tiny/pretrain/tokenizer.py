@@ -67,7 +67,7 @@ def empty() -> Tokenizer:
 
 def texts(data: str) -> Iterator[str]:
     """A sample of what training reads: system messages, requests and answers."""
-    mixture = load_mixture(data)(SEED)
+    mixture = load_mixture(data)(SEED, False)
     for _ in range(EPISODES):
         episode = mixture.episode(10)
         yield f"system\n{system_message(episode.catalogue)}\nuser\nassistant\n"

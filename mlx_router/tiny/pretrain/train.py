@@ -26,7 +26,8 @@ from .packing import PADDING, Encoder, Packer, Row
 from .semantics import WORD, first_projection, word_vectors
 
 # Tokens of a row, in turn, so that short rows are cheap and long catalogues are seen.
-LENGTHS = (512, 768, 768, 512, 768, 768, 512, 768, 768, 2048)
+LENGTHS = (512, 768, 2048, 512, 768, 768, 512, 768, 768, 2048)
+LONG = 2048  # tokens of a row from which on its catalogues are large
 TOKENS_PER_STEP = 6144
 LEARNT_PER_STEP = 1664  # answers' tokens that a step learns at the most; the same number always, for compiled code
 WARMUP_STEPS = 60
@@ -97,7 +98,7 @@ class Data:
         """The batch of one step."""
         rng = random.Random(f"{self.seed}/{self.rank}/{step}")
         length = LENGTHS[step % len(LENGTHS)]
-        packer = Packer(self.encoder, self.mixture(rng.getrandbits(64)), length, rng)
+        packer = Packer(self.encoder, self.mixture(rng.getrandbits(64), length >= LONG), length, rng)
         rows = [packer.row() for _ in range(self.times * TOKENS_PER_STEP // length)]
         return as_batch(rows, length, self.dtype, rng, self.times * LEARNT_PER_STEP)
 

@@ -25,6 +25,7 @@ class Words:
 
     texts: Sequence[str] = ()
     words: Sequence[str] = field(default_factory=lambda: lexicon.VALUE_WORDS)
+    vocabulary: Sequence[str] = ()  # the tokenizer's whole words: each has to be copied now and then, or it is unlearnt
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> "Words":
@@ -47,9 +48,11 @@ class Words:
 
     def _odd_word(self, rng: random.Random) -> str:
         chance = rng.random()
-        if chance < 0.5:
+        if chance < 0.4:
+            return rng.choice(self.vocabulary or self.words)
+        if chance < 0.55:
             return rng.choice(self.words)
-        if chance < 0.65:
+        if chance < 0.7:
             return rng.choice(self.words) + rng.choice(self.words).lower()
         return invented(rng)
 
@@ -74,7 +77,12 @@ def digits(rng: random.Random, least: int, most: int) -> str:
 
 
 def identifier(rng: random.Random, thing: str) -> str:
-    """An identifier as systems give them: BK-1234, 83710, a1f09c, inv_22."""
+    """An identifier as systems give them: BK-1234, 83710, a1f09c, inv_22, so48213, #P771."""
+    if rng.random() < 0.12:
+        # Of consonants alone, so that it is none of the little words that have a token of their own with the space.
+        start = rng.choice(("".join(rng.choices("bcdfghklmnpqrstvwxz", k=rng.randint(1, 3))), "ref", "inv", "case"))
+        text = rng.choice(("", "", "#")) + start + digits(rng, 2, 7)
+        return text.upper() if rng.random() < 0.4 else text
     letters = "".join(rng.choice(string.ascii_uppercase) for _ in range(rng.randint(1, 4)))
     if rng.random() < 0.35:
         letters = (thing.replace(" ", "")[: rng.randint(1, 4)]).upper()
