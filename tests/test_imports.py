@@ -24,7 +24,9 @@ FLOORS = (
     *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project", "harder"),
     *("records", "leaks", "calibrating", "parity", "batches", "exponential", "attention"),
-    *("loss", "optimizer", "checkpoints", "training", "budget", "report", "server"),
+    *("loss", "optimizer", "checkpoints", "training", "budget"),
+    *("bag_of_words", "baselines", "curves", "faults", "breakdown", "report", "charts", "report_text", "page"),
+    *("server",),
 )
 # The only modules that import mlx or mlx_lm.
 ON_MLX = {"runtime", "model", "prefixes", "ragged", "answers", "lockstep", "decoder", "fusing"}
