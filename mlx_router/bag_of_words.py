@@ -117,9 +117,7 @@ class BagOfWords:
         return found
 
 
-def _value(
-    schema: Mapping[str, Any], values: Values, request: str, numbers: Iterator[str], taken: list[Span]
-) -> Any:
+def _value(schema: Mapping[str, Any], values: Values, request: str, numbers: Iterator[str], taken: list[Span]) -> Any:
     """A parameter's value; what is copied is noted in `taken`, so that no other parameter copies it too."""
     if isinstance(schema.get("enum"), list):
         said = [choice for choice in schema["enum"] if f" {fold(str(choice))} " in f" {fold(request)} "]

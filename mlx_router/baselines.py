@@ -1,7 +1,7 @@
 """What a router has to beat: three ways to answer without a model, and its own base without training.
 
-    found = standings(scored, [always_no_tool(examples), *from_training_rows(examples, rows)])
-    verdict(found)    # ["The router beats both baselines …"]
+found = standings(scored, [always_no_tool(examples), *from_training_rows(examples, rows)])
+verdict(found)    # ["The router beats both baselines …"]
 """
 
 from collections import Counter

@@ -138,6 +138,10 @@ class ChatFormat:
         answered = row[: end + 1] if end is not None else [*row, self.tokenizer.eos_token_id]
         return RowTokens(answered, len(prompt))
 
+    def pieces(self, text: str) -> list[str]:
+        """A text in the model's tokens, each as text of its own."""
+        return [self.tokenizer.decode([token]) for token in self.tokenizer.encode(text, add_special_tokens=False)]
+
     def shared_prefix(self, system: Message) -> list[int]:
         """The tokens that all prompts with this system message begin with, found by comparing two of them.
 
