@@ -13,12 +13,13 @@ from .bag_of_words import BagOfWords
 from .calls import NoTool, Target, ToolCall
 from .comparison import Difference, compare
 from .data import Example
-from .evaluation import Scored
+from .evaluation import NOT_GIVEN, Scored
 from .metrics import Metrics, measure
 from .pairing import Pair
 from .parsing import parse
 from .prompts import assistant_text
 from .rendering import rate
+from .tables import table
 
 NO_TRAINING_ROWS: Final = "there are no training rows at hand (--baseline-train FILE reads them)"
 # What a router is held against a baseline by; the first decides whether it beats it.
@@ -54,11 +55,15 @@ def most_frequent_tool(examples: Sequence[Example], training: Sequence[Example] 
     return _answered(name, f"always {usual}, the usual call of the {source} rows", examples, lambda _: call)
 
 
-def bag_of_words(examples: Sequence[Example], training: Sequence[Example] | None) -> Baseline:
-    """Naive Bayes over words, with arguments copied from the request; left out without training rows."""
+def bag_of_words(
+    examples: Sequence[Example], training: Sequence[Example] | None, why_none: str = NO_TRAINING_ROWS
+) -> Baseline:
+    """Naive Bayes over words, with arguments copied from the request; left out without training rows or requests."""
     name, about = "bag of words", "naive Bayes over the request's words, arguments copied from it"
     if not training:
-        return Baseline(name, about, left_out=NO_TRAINING_ROWS)
+        return Baseline(name, about, left_out=why_none)
+    if all(example.request == NOT_GIVEN for example in examples):
+        return Baseline(name, about, left_out="the rows do not hold their requests")
     classifier = BagOfWords(training)
     about = f"{about}, trained on {len(training)} rows"
     return _answered(name, about, examples, lambda example: classifier.decide(example.request, example.catalogue))
@@ -164,3 +169,16 @@ def _no_better_tools(standing: Standing) -> str:
         f"{standing.baseline.name} is beaten by whole decisions, but not in choosing the tool: "
         f"tool_name_accuracy {rate(found.a)}, the router's {rate(found.b)}."
     )
+
+
+def render_baselines(found: Sequence[Standing]) -> str:
+    """The baselines for a terminal: the words first, then the figures."""
+    head = ("", *HELD, "the router is")
+    rows = [
+        (one.baseline.name, *(rate(one.metrics[name].value) for name in HELD), one.differences[HELD[0]].verdict)
+        for one in found
+        if one.metrics is not None
+    ]
+    first, *others = verdict(found)
+    lines = [f"baselines: {first}", *(f"  {line}" for line in others)]
+    return "\n".join(lines) + (f"\n\n{table([head, *rows], left=[0, len(HELD) + 1])}" if rows else "")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -19,6 +19,9 @@ from .leaks import Leaks, find_leaks, render_leaks, shorten
 from .metrics import COSTS
 from .rendering import json_text, render_constrained, render_evaluation
 from .router import Router
+
+if TYPE_CHECKING:
+    from .cli_report import Wanted
 
 FLOORS = (
     "valid_tool_call_rate",
@@ -73,6 +76,14 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="RATE",
     help="Show what this promise would do, instead of the adapter's own policy.",
 )
+@click.option(
+    "--report",
+    "report_folder",
+    type=click.Path(file_okay=False),
+    help="Write report.html, report.md and report.json to this folder, baselines included.",
+)
+@click.option("--baseline-train", help="Training rows for the report's baselines, if not those of the adapter.")
+@click.option("--skip-base", is_flag=True, help="Don't route the report's rows with the untrained base too.")
 @click.option("--allow-leaks", is_flag=True, help="Measure although rows of the test were trained on.")
 @click.option("--near", help="Training rows: list what of the test is near one, and measure without it too.")
 @click.option(
@@ -105,6 +116,9 @@ def eval_(
     failures: int,
     base: str | None,
     promise: float | None,
+    report_folder: str | None,
+    baseline_train: str | None,
+    skip_base: bool,
     allow_leaks: bool,
     near: str | None,
     gates_file: str | None,
@@ -125,12 +139,14 @@ def eval_(
       mlx-router eval adapters/support --data data/support/test.jsonl
       mlx-router eval adapters/support --data test.jsonl --min-tool-name-accuracy 0.95 --max-wrong-call-rate 0.02
       mlx-router eval adapters/support --data test.jsonl --gates gates.yaml --gate-on ci --junit gates.xml
+      mlx-router eval adapters/support --data data/support/test.jsonl --report out
       mlx-router eval --predictions outputs.jsonl --catalogue tools.json --json
     """
     _check_folders({"predictions": out, "JUnit XML": junit, "a summary": summary})
     limits = gates.merged(gates.read_gates(Path(gates_file)) if gates_file else [], flags)
     pages = Pages(folder or str(predictions), junit, junit_rows, summary, failures)
-    leaks = constrained = None
+    wanted = _wanted(report_folder, baseline_train, skip_base)
+    leaks = constrained = material = None
     if predictions is not None:
         if mode != "greedy":
             raise UsageError("--predictions were made already: --mode decodes with an adapter")
@@ -138,7 +154,9 @@ def eval_(
             raise UsageError("--predictions were made already: --wrong-call-rate takes an adapter")
         if folder or data or near:
             raise UsageError("--predictions takes no adapter and no rows", hint="the outputs are already there")
-        scored = read_predictions(Path(predictions), load_catalogue(catalogue) if catalogue else None)[:limit]
+        default = load_catalogue(catalogue) if catalogue else None
+        scored = read_predictions(Path(predictions), default)[:limit]
+        material = wanted.of_predictions(predictions, scored, default) if wanted is not None else None
     else:
         if folder is None or data is None:
             raise UsageError("eval needs an adapter folder and --data, or --predictions")
@@ -146,31 +164,53 @@ def eval_(
         router, examples, leaks = _test(folder, data, near, catalogue, base, limit, policy)
         if leaks is not None and leaks.failed and not allow_leaks:
             _stop(leaks, pages, as_json)
+        default = load_catalogue(catalogue) if catalogue else router.catalogue
+        training = wanted.training(near, data, router, default) if wanted is not None else None
         with routing_progress(len(examples)) as progress:
             scored = evaluate(router, examples, progress)
         if mode == "constrained":
             with routing_progress(len(examples)) as progress:
                 constrained = Constrained.of(scored, evaluate(router, examples, progress, mode=mode))
+        if wanted is not None and training is not None:
+            material = wanted.of_router(router, scored, training, (folder, data, base), routing_progress)
     evaluation = Evaluation.of(scored)
     if out is not None:
         write_predictions(scored, Path(out))
     verdicts = gates.judge(limits, evaluation.metrics, gate_on)
     missed = [verdict.problem for verdict in verdicts if verdict.problem is not None]
+    beside = {} if constrained is None else {"constrained": constrained.to_json()}
+    found = {**evaluation.to_json(), **_leaks_json(leaks, evaluation), **_certainty_json(scored), **beside}
+    found["gates_missed"] = missed
+    report = None if material is None else material.report(evaluation, leaks, verdicts, constrained)
+    if report is not None:
+        found["baselines"] = report.baselines_json()
     if as_json:
-        beside = {} if constrained is None else {"constrained": constrained.to_json()}
-        found = {**evaluation.to_json(), **_leaks_json(leaks, evaluation), **_certainty_json(scored), **beside}
-        click.echo(json_text({**found, "gates_missed": missed}))
+        click.echo(json_text(found))
     else:
         parts = [render_evaluation(evaluation, failures=failures)]
         parts += _certainty(scored)
         parts += [render_constrained(constrained)] if constrained is not None else []
         parts += [render_leaks(leaks, evaluation)] if leaks is not None else []
+        parts += [report.render_baselines()] if report is not None else []
         click.echo("\n\n".join(parts))
+    if material is not None and report is not None:
+        material.write(report, found)
     pages.write(evaluation, verdicts, leaks, passed=not missed)
     for line in missed:
         click.echo(f"gate missed: {line}", err=True)
     if missed:
         raise click.exceptions.Exit(1)
+
+
+def _wanted(folder: str | None, baseline_train: str | None, skip_base: bool) -> "Wanted | None":
+    """The report that the flags ask for; what it takes is only loaded where there is one."""
+    if folder is None:
+        if baseline_train is not None or skip_base:
+            raise UsageError("--baseline-train and --skip-base are about the baselines of --report")
+        return None
+    from .cli_report import Wanted
+
+    return Wanted.of(folder, baseline_train, skip_base)
 
 
 def _check_folders(files: dict[str, str | None]) -> None:

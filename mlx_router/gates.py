@@ -214,9 +214,9 @@ def markdown(
     shown: int = 10,
 ) -> str:
     """An evaluation as GitHub's Markdown: the gates, the metrics, notes, and the wrong calls; None if none was made."""
-    parts = [f"### mlx-router eval {_md(title)}: {'passed' if passed else 'failed'}", _gates_table(verdicts)]
+    parts = [f"### mlx-router eval {markdown_text(title)}: {'passed' if passed else 'failed'}", _gates_table(verdicts)]
     parts += [_metrics_table(evaluation.metrics)] if evaluation is not None else []
-    parts += ["\n".join(f"- {_md(note)}" for note in notes)]
+    parts += ["\n".join(f"- {markdown_text(note)}" for note in notes)]
     parts += [_wrong_calls(evaluation, shown)] if evaluation is not None else []
     return "\n\n".join(part for part in parts if part)
 
@@ -226,12 +226,12 @@ def _gates_table(verdicts: Sequence[Verdict]) -> str:
         (f"`{one.gate.metric}` {one.condition}", *_measured(one.metric), "❌ missed" if one.problem else "✅ met")
         for one in verdicts
     ]
-    return _md_table(("gate", "value", "95 % interval", "n", ""), rows)
+    return markdown_table(("gate", "value", "95 % interval", "n", ""), rows)
 
 
 def _metrics_table(metrics: Metrics) -> str:
     rows = [(f"`{name}`", *_measured(metric)) for name, metric in metrics.items()]
-    return _md_table(("metric", "value", "95 % interval", "n"), rows)
+    return markdown_table(("metric", "value", "95 % interval", "n"), rows)
 
 
 def _measured(metric: Metric) -> tuple[str, str, str]:
@@ -244,22 +244,23 @@ def _wrong_calls(evaluation: Evaluation, shown: int) -> str:
     if not wrong or shown <= 0:
         return ""
     rows = [
-        tuple(_md(text) for text in (one.example.request, assistant_text(one.example.target), one.output))
+        tuple(markdown_text(text) for text in (one.example.request, assistant_text(one.example.target), one.output))
         for one in wrong[:shown]
     ]
     first = f", the first {shown} of them" if len(wrong) > shown else ""
     summary = f"{len(wrong)} wrong call{'s' if len(wrong) > 1 else ''}{first}"
-    table = _md_table(("request", "wanted", "output"), rows)
+    table = markdown_table(("request", "wanted", "output"), rows)
     return f"<details><summary>{summary}</summary>\n\n{table}\n\n</details>"
 
 
-def _md_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already; empty without rows."""
     if not rows:
         return ""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _md(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Text on one line in which nothing is Markdown or HTML."""
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(one_line(text), quote=False))

@@ -108,8 +108,8 @@ def _metrics(report: Report) -> str:
     note = f"<p>Invalid outputs: {invalid}.</p>" if invalid else ""
     about = (
         '<p class="about">Intervals are Wilson\'s; those of F1, and the second ones of the two ratios whose '
-        "denominator depends on the outputs, are the bootstrap's. The tick on a bar is the best value that a router can reach on "
-        "these rows.</p>"
+        "denominator depends on the outputs, are the bootstrap's. The tick on a bar is the best value that a router "
+        "can reach on these rows.</p>"
     )
     return table("Metrics", head, rows, left=(0, 1)) + about + note
 

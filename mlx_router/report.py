@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from .baselines import Standing, verdict
+from .baselines import Standing, render_baselines, verdict
 from .breakdown import ArgumentCounts, NoToolKind, attainable, bootstrap, no_tool_kinds, per_argument, tool_f1
 from .calibration import PolicyReport, report_policy
 from .curves import Curves, curves, probability
@@ -134,13 +134,21 @@ class Report:
         """The first wrong token of a row."""
         return difference(one, self.pieces)
 
+    def render_baselines(self) -> str:
+        """The baselines for a terminal."""
+        return render_baselines(self.standings)
+
+    def baselines_json(self) -> dict[str, Any]:
+        """The baselines, and in words whether they are beaten."""
+        return {"verdict": self.verdict, "standings": [standing.to_json() for standing in self.standings]}
+
     def to_json(self) -> dict[str, Any]:
         """What the report adds to the evaluation's JSON; `failures` takes the place of the evaluation's."""
         curve = self.curves
         return {
             "title": self.title,
             "facts": dict(self.facts),
-            "baselines": baselines_json(self.standings),
+            "baselines": self.baselines_json(),
             "attainable": self.best,
             "bootstrap_ci95": {name: None if ends is None else list(ends) for name, ends in self.bootstrap.items()},
             "f1": {tool: metric.to_json() for tool, metric in self.f1.items()},
@@ -171,11 +179,6 @@ class Report:
             "grounded": None if decision is None else decision.grounded,
             "first_wrong_token": None if found is None else asdict(found),
         }
-
-
-def baselines_json(standings: Sequence[Standing]) -> dict[str, Any]:
-    """The baselines, and in words whether they are beaten."""
-    return {"verdict": verdict(standings), "standings": [standing.to_json() for standing in standings]}
 
 
 def _curves_json(found: Curves) -> dict[str, Any]:
