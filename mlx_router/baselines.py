@@ -174,11 +174,13 @@ def _no_better_tools(standing: Standing) -> str:
 def render_baselines(found: Sequence[Standing]) -> str:
     """The baselines for a terminal: the words first, then the figures."""
     head = ("", *HELD, "the router is")
+    ours = [one.differences for one in found if one.measured][:1]
     rows = [
         (one.baseline.name, *(rate(one.metrics[name].value) for name in HELD), one.differences[HELD[0]].verdict)
         for one in found
         if one.metrics is not None
     ]
+    rows[:0] = [("the router", *(rate(differences[name].b) for name in HELD), "") for differences in ours]
     first, *others = verdict(found)
     lines = [f"baselines: {first}", *(f"  {line}" for line in others)]
     return "\n".join(lines) + (f"\n\n{table([head, *rows], left=[0, len(HELD) + 1])}" if rows else "")

@@ -19,11 +19,11 @@ def failures(report: Report) -> str:
     if not groups:
         return "<p>None: every decision is the gold one.</p>"
     total = sum(map(len, groups.values()))
-    counts = ", ".join(f"{len(rows)} {name}" for name, rows in groups.items())
+    counts = ", ".join(f"{name} {len(rows)}" for name, rows in groups.items())
     parts = [
         f"<p>{total} of {len(report.evaluation.scored)} rows: {counts}.</p>",
         '<p class="about">What stands <mark>marked</mark> in an output is the first token that is not the gold '
-        "answer's; ⏹ stands for an end that came too soon.</p>",
+        "answer's.</p>",
     ]
     for name, rows in groups.items():
         opened = "" if name in CLOSED else " open"
@@ -50,7 +50,7 @@ def _output(one: Scored, found: Difference | None) -> str:
     if found is None:
         return code(one.output)
     before, after = found.text[: found.at], found.text[found.at + len(found.said) :]
-    mark = text(found.said) if found.said else "⏹"
+    mark = text(found.said) if found.said else "(its end)"
     return f'<code><bdi dir="auto">{text(before)}<mark>{mark}</mark>{text(after)}</bdi></code>'
 
 

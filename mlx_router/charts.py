@@ -9,7 +9,7 @@ from .curves import Bin, Point
 from .metrics import Metric
 
 WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 66, 24, 14, 46
 BAR_WIDTH = 150
 
 

@@ -6,6 +6,9 @@ from html import escape
 from .metrics import Metric
 from .rendering import one_line, rate
 
+# More lines than these are folded away.
+OPEN_LINES = 6
+
 
 def text(value: object) -> str:
     """Text as HTML: escaped, on one line, its control and direction characters made visible."""
@@ -22,6 +25,11 @@ def code(value: object) -> str:
     return f"<code>{own(value)}</code>"
 
 
+def breakable(name: str) -> str:
+    """A name of ours that may be broken after its underscores."""
+    return text(name).replace("_", "_<wbr>")
+
+
 def small(value: str) -> str:
     """A remark; it is HTML already."""
     return f'<span class="small">{value}</span>'
@@ -29,8 +37,10 @@ def small(value: str) -> str:
 
 def banner(kind: str, title: str, lines: Sequence[str] = ()) -> str:
     """A box that says something: "good", "bad" or "note"."""
-    listed = "".join(f"<li>{own(line)}</li>" for line in lines)
-    return f'<div class="banner {kind}"><strong>{own(title)}</strong>{f"<ul>{listed}</ul>" if listed else ""}</div>'
+    listed = f"<ul>{''.join(f'<li>{own(line)}</li>' for line in lines)}</ul>" if lines else ""
+    if len(lines) > OPEN_LINES:
+        listed = f"<details><summary>Show them</summary>{listed}</details>"
+    return f'<div class="banner {kind}"><strong>{own(title)}</strong>{listed}</div>'
 
 
 def interval(ends: tuple[float, float] | None) -> str:
@@ -45,14 +55,14 @@ def rated(metric: Metric) -> str:
     return f"<b>{rate(metric.value)}</b>{beside}"
 
 
-def table(label: str, head: Iterable[str], rows: Iterable[Sequence[str]], *, left: Container[int] = (0,)) -> str:
+def table(label: str, head: Iterable[str], rows: Iterable[Sequence[str]], *, left: Container[int] = ()) -> str:
     """A table of cells that are HTML already, in a frame of its own that scrolls where the screen is narrow.
 
-    The columns in `left` begin at the left, the others end at the right.
+    The first column and those in `left` begin at the left, the others end at the right.
     """
 
     def side(column: int) -> str:
-        return "" if column in left else ' class="number"'
+        return "" if column == 0 or column in left else ' class="number"'
 
     heads = "".join(f'<th scope="col"{side(column)}>{escape(title)}</th>' for column, title in enumerate(head))
     lines = "".join(

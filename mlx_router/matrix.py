@@ -7,8 +7,8 @@ from .calls import NO_TOOL
 from .markup import code, scroll, table, text
 from .metrics import Row, confusion
 
-# So many tools are still readable on a laptop's screen; of more, those with the most confusions and rows.
-MOST: Final = 40
+# So many names are still readable on a laptop's screen; of more, those with the most confusions and rows.
+MOST: Final = 41
 # With more columns than this the cells get small.
 ROOMY: Final = 14
 INVALID: Final = "(invalid)"
@@ -46,7 +46,7 @@ def _shown(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
             weight[gold] = weight.get(gold, 0) + heavy
             weight[said] = weight.get(said, 0) + heavy
     weight.pop(INVALID, None)
-    heaviest = sorted(weight, key=lambda name: (-weight[name], name))[:MOST]
+    heaviest = sorted(weight, key=lambda name: (name != NO_TOOL, -weight[name], name))[:MOST]
     return sorted(heaviest, key=lambda name: (name == NO_TOOL, name))
 
 
@@ -76,5 +76,5 @@ def _list(counts: Mapping[str, Mapping[str, int]]) -> str:
     rows = [
         [code(gold), code(said), str(count), f"{count / sum(counts[gold].values()):.3f}"] for count, gold, said in wrong
     ]
-    listed = table("Confusions", ["gold", "output", "rows", "of the gold tool's"], rows, left=(0, 1))
+    listed = table("Confusions", ["gold", "output", "rows", "of the gold tool's"], rows, left=(1,))
     return f"<details><summary>The {len(rows)} confusions as a list</summary>{listed}</details>"

@@ -7,7 +7,7 @@ from .breakdown import share
 from .cards import failures
 from .charts import histogram, interval_bar, reliability_chart, risk_chart
 from .leaks import shorten
-from .markup import banner, code, interval, own, rated, small, table, text
+from .markup import banner, breakable, code, interval, own, rated, small, table, text
 from .matrix import confusion_matrix
 from .metrics import COSTS, FOUR, Metric, by_group, failures_by_reason, per_tool, reason_agreement
 from .rendering import COMPANY, rate
@@ -86,7 +86,7 @@ def _tiles(report: Report) -> str:
         end = "lowest" if name in COSTS else "highest"
         reach = "" if best is None else f'<p class="small">{end} attainable here: {rate(best)}</p>'
         parts.append(
-            f'<div class="tile"><h3>{name}</h3><p class="value">{rate(metric.value)}</p>{interval_bar(metric, best)}'
+            f'<div class="tile"><h3>{breakable(name)}</h3><p class="value">{rate(metric.value)}</p>{interval_bar(metric, best)}'
             f'<p class="small">95 %: {interval(metric.ci95)}, n = {metric.n}</p>{reach}'
             f'<p class="about">{ABOUT[name]}</p></div>'
         )
@@ -111,15 +111,15 @@ def _metrics(report: Report) -> str:
         "denominator depends on the outputs, are the bootstrap's. The tick on a bar is the best value that a router "
         "can reach on these rows.</p>"
     )
-    return table("Metrics", head, rows, left=(0, 1)) + about + note
+    return table("Metrics", head, rows, left=(1,)) + about + note
 
 
 def _metric(report: Report, name: str, metric: Metric, best: float | None, about: str) -> list[str]:
     ends = interval(metric.ci95)
     if (drawn := report.bootstrap.get(name)) is not None:
-        ends += f"<br>{small(f'bootstrap {interval(drawn)}')}"
+        ends += f"<br>{small(f'bootstrap<br>{interval(drawn)}')}"
     return [
-        f'<code>{name}</code><br><span class="about">{about}</span>',
+        f'<code>{breakable(name)}</code><br><span class="about">{about}</span>',
         interval_bar(metric, best),
         f"<b>{rate(metric.value)}</b>",
         ends,
@@ -145,7 +145,7 @@ def _baselines(report: Report) -> str:
         kind = {"better": "good", "worse": "bad"}.get(found.verdict, "note")
         gain = "–" if found.difference is None else f"{found.difference:+.3f}"
         ends = "" if found.ci95 is None else f"<br>{small(f'{found.ci95[0]:+.3f} … {found.ci95[1]:+.3f}')}"
-        p = "–" if found.p is None else "&lt; 0.001" if found.p < 0.001 else f"{found.p:.3f}"
+        p = "–" if found.p is None else "&lt;0.001" if found.p < 0.001 else f"{found.p:.3f}"
         rows.append(
             [
                 name,
@@ -161,7 +161,7 @@ def _baselines(report: Report) -> str:
         "the gain's interval by bootstrap. “Can't tell” is not enough: a baseline that may be as good costs nothing to "
         "run.</p>"
     )
-    return table("Baselines", head, rows, left=(0, 1)) + about
+    return table("Baselines", head, rows, left=(1,)) + about
 
 
 def _tools(report: Report) -> str:
@@ -194,7 +194,7 @@ def _arguments(report: Report) -> str:
     ]
     head = ["tool", "argument", "n", "equal", "different", "left out", "added"]
     about = '<p class="about">Over the rows whose tool was rightly called and in which either side gives a value.</p>'
-    return "<h3>Per argument</h3>" + table("Per argument", head, rows, left=(0, 1)) + about
+    return "<h3>Per argument</h3>" + table("Per argument", head, rows, left=(1,)) + about
 
 
 def _kinds(report: Report) -> str:
@@ -218,7 +218,7 @@ def _no_tool(report: Report) -> str:
         counts = [rated(share(one.right, one.n)), rated(share(one.false_calls, one.n)), str(one.invalid or "")]
         rows.append([code(one.code), str(one.n), *counts, tools + more])
     head = ["reason", "n", "rightly no_tool", "false calls", "invalid", "tools called instead"]
-    return table("By kind of no_tool", head, rows, left=(0, 5))
+    return table("By kind of no_tool", head, rows, left=(5,))
 
 
 def _confidence(report: Report) -> str:
@@ -244,8 +244,8 @@ def _confidence(report: Report) -> str:
         "they were said to be, below it less often. Each dot is a bin of about as many calls.</figcaption></figure>"
         "</div>"
         '<div class="pair">'
-        f"<div><h3>Risk and coverage</h3>{table('Risk and coverage', risk_head, risks, left=())}</div>"
-        f"<div><h3>Reliability</h3>{table('Reliability', bin_head, bins, left=())}</div></div>"
+        f"<div><h3>Risk and coverage</h3>{table('Risk and coverage', risk_head, risks)}</div>"
+        f"<div><h3>Reliability</h3>{table('Reliability', bin_head, bins)}</div></div>"
         f"{table('Figures', ['figure', 'value', 'n'], figures)}"
         '<p class="about">ece: mean gap between said and found; ece_if_calibrated: the gap that chance alone makes '
         "with so many calls; brier: mean squared error; auroc: how often a right call ranks above a wrong one.</p>"
@@ -259,7 +259,7 @@ def _policy(report: Report) -> str:
     rows = [[code(name), rated(metric), rated(found.after[name])] for name, metric in found.before.items()]
     costs = ", ".join(f"{rate(metric.value)} of {name}" for name, metric in found.costs)
     actions = ", ".join(f"{action} {count}" for action, count in found.actions.items())
-    listed = table("Policy", ["", "all calls", "acted on only"], rows)
+    listed = table("Policy", ["metric", "all calls", "acted on only"], rows)
     return f"<h3>Under the router's policy</h3>{listed}<p>Acted on: {costs} ({actions}).</p>"
 
 
