@@ -86,7 +86,8 @@ def _tiles(report: Report) -> str:
         end = "lowest" if name in COSTS else "highest"
         reach = "" if best is None else f'<p class="small">{end} attainable here: {rate(best)}</p>'
         parts.append(
-            f'<div class="tile"><h3>{breakable(name)}</h3><p class="value">{rate(metric.value)}</p>{interval_bar(metric, best)}'
+            f'<div class="tile"><h3>{breakable(name)}</h3><p class="value">{rate(metric.value)}</p>'
+            f"{interval_bar(metric, best)}"
             f'<p class="small">95 %: {interval(metric.ci95)}, n = {metric.n}</p>{reach}'
             f'<p class="about">{ABOUT[name]}</p></div>'
         )

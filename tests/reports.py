@@ -99,8 +99,8 @@ def support_rows(n: int = 120, *, calibrated: bool = False, seed: int = 0) -> li
 def many_rows(tools: int = 40, n: int = 800) -> list[Scored]:
     """Rows of many tools, one in five taken for its neighbour."""
     chance = random.Random(1)
-    catalogue = Catalogue.from_json([tool(f"calendar_operation_{number:02}", value="string") for number in range(tools)])
-    names = [one.name for one in catalogue]
+    names = [f"calendar_operation_{number:02}" for number in range(tools)]
+    catalogue = Catalogue.from_json([tool(name, value="string") for name in names])
     rows = []
     for number in range(n):
         at = chance.randrange(tools)
