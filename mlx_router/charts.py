@@ -49,7 +49,7 @@ class Axes:
 def ticks(high: float) -> list[float]:
     """About five round values from 0 to `high`."""
     step = 10.0 ** math.floor(math.log10(high))
-    step = next(step * part for part in (0.1, 0.2, 0.25, 0.5, 1.0) if high / (step * part) <= 6)
+    step = next(step * part for part in (0.2, 0.25, 0.5, 1.0, 2.0) if high / (step * part) < 6.001)
     return [number * step for number in range(int(high / step + 1e-9) + 1)]
 
 
