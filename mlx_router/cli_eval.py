@@ -22,6 +22,7 @@ from .router import Router
 
 if TYPE_CHECKING:
     from .cli_report import Wanted
+    from .thresholds import ThresholdReport
 
 FLOORS = (
     "valid_tool_call_rate",
@@ -84,6 +85,12 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--baseline-train", help="Training rows for the report's baselines, if not those of the adapter.")
 @click.option("--skip-base", is_flag=True, help="Don't route the report's rows with the untrained base too.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Show what withholding calls of lower confidence would do, beside the metrics.",
+)
 @click.option("--allow-leaks", is_flag=True, help="Measure although rows of the test were trained on.")
 @click.option("--near", help="Training rows: list what of the test is near one, and measure without it too.")
 @click.option(
@@ -119,6 +126,7 @@ def eval_(
     report_folder: str | None,
     baseline_train: str | None,
     skip_base: bool,
+    threshold: float | None,
     allow_leaks: bool,
     near: str | None,
     gates_file: str | None,
@@ -152,6 +160,8 @@ def eval_(
             raise UsageError("--predictions were made already: --mode decodes with an adapter")
         if promise is not None:
             raise UsageError("--predictions were made already: --wrong-call-rate takes an adapter")
+        if threshold is not None:
+            raise UsageError("--predictions don't say how sure the model was: --threshold takes an adapter")
         if folder or data or near:
             raise UsageError("--predictions takes no adapter and no rows", hint="the outputs are already there")
         default = load_catalogue(catalogue) if catalogue else None
@@ -179,6 +189,7 @@ def eval_(
     verdicts = gates.judge(limits, evaluation.metrics, gate_on)
     missed = [verdict.problem for verdict in verdicts if verdict.problem is not None]
     beside = {} if constrained is None else {"constrained": constrained.to_json()}
+    beside |= {} if threshold is None else {"threshold": _threshold(scored, threshold).to_json()}
     found = {**evaluation.to_json(), **_leaks_json(leaks, evaluation), **_certainty_json(scored), **beside}
     found["gates_missed"] = missed
     report = None if material is None else material.report(evaluation, leaks, verdicts, constrained)
@@ -189,6 +200,7 @@ def eval_(
     else:
         parts = [render_evaluation(evaluation, failures=failures)]
         parts += _certainty(scored)
+        parts += [] if threshold is None else [_threshold(scored, threshold).render()]
         parts += [render_constrained(constrained)] if constrained is not None else []
         parts += [render_leaks(leaks, evaluation)] if leaks is not None else []
         parts += [report.render_baselines()] if report is not None else []
@@ -270,6 +282,12 @@ def _certainty(scored: Sequence[Scored]) -> list[str]:
     from .calibration import render_certainty
 
     return [render_certainty(scored)]
+
+
+def _threshold(scored: Sequence[Scored], threshold: float) -> "ThresholdReport":
+    from .thresholds import ThresholdReport
+
+    return ThresholdReport.of(scored, threshold)
 
 
 def _is_judged(scored: Sequence[Scored]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .calls import Decision, Failure, Mode, Outcome, ParseFailure, ToolCall
+from .calls import Abstention, Decision, Failure, Mode, Outcome, ParseFailure, ToolCall
 from .catalogue import Catalogue
 from .data import SHOWN_ERRORS, Example, Reader, RowError
 from .data import rows as raw_rows
@@ -105,11 +105,13 @@ def evaluate(
 def _scored(example: Example, decision: Decision | RequestError) -> Scored:
     if isinstance(decision, RequestError):
         return Scored(example, "", ParseFailure(Failure.REFUSED, decision.message))
-    action = decision.action if isinstance(decision.outcome, ToolCall) else None
+    outcome = decision.outcome
+    assert not isinstance(outcome, Abstention), "rows are routed without a threshold"
+    action = decision.action if isinstance(outcome, ToolCall) else None
     return Scored(
         example,
         decision.raw,
-        decision.outcome,
+        outcome,
         _latency(decision),
         decision.overridden,
         p_right=decision.p_right,

@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 from .calls import (
     DEFAULT_MAX_TOKENS,
     NO_TOOL,
+    SKIPPED_REASON,
+    Abstention,
     BatchDecoder,
     Decision,
     Decoder,
     Failure,
     Generation,
     Mode,
+    NoTool,
     Outcome,
     ParseFailure,
     Prompt,
+    Stop,
+    Stopped,
     ToolCall,
 )
 from .catalogue import Catalogue
@@ -121,18 +126,28 @@ class Router:
         _warn_of_length(model.chat, model.config.get("trained_tokens"), router._system(router.catalogue))
         return router
 
-    def route(self, request: str | bytes, *, catalogue: Catalogue | None = None, mode: Mode | None = None) -> Decision:
+    def route(
+        self,
+        request: str | bytes,
+        *,
+        catalogue: Catalogue | None = None,
+        mode: Mode | None = None,
+        threshold: float = 0.0,
+        skip_reason: bool = False,
+    ) -> Decision:
         """The decision for one request; greedy, so the same request gives the same decision.
 
-        `catalogue` routes against other tools than the adapter's own, `mode` in another mode than the router's.
+        `catalogue` routes against other tools than the adapter's own, `mode` in another mode than the router's. A call
+        whose `confidence` is below the `threshold` is withheld, and decoding stops after its tool's name. With
+        `skip_reason` it stops after the name `no_tool`, whose reason is then "skipped".
         Raises `RequestError` for a request that is empty, not UTF-8, or too long for the model; the model's own output
         never raises.
         """
-        return self._decide(self._question(request, catalogue), mode)
+        return self._decide(self._question(request, catalogue), self._wish(mode, threshold, skip_reason))
 
     def route_example(self, example: "Example", *, mode: Mode | None = None) -> Decision:
         """The decision for an example's request, against the example's own catalogue."""
-        return self._decide(self._example(example), mode)
+        return self._decide(self._example(example), self._wish(mode))
 
     def route_many(
         self,
@@ -140,6 +155,8 @@ class Router:
         *,
         catalogue: Catalogue | None = None,
         mode: Mode | None = None,
+        threshold: float = 0.0,
+        skip_reason: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> list[Decision]:
         """The decisions for several requests, in order; `progress` is called with the number done.
@@ -148,7 +165,8 @@ class Router:
         the catalogue, which takes less time where the model waits for memory. Raises `RequestError` as `route` does,
         one too long after all others.
         """
-        found = self._decide_many([self._question(request, catalogue) for request in requests], mode, progress)
+        wish = self._wish(mode, threshold, skip_reason)
+        found = self._decide_many([self._question(request, catalogue) for request in requests], wish, progress)
         decisions = []
         for number, decision in enumerate(found, start=1):
             if isinstance(decision, RequestError):
@@ -164,7 +182,12 @@ class Router:
         progress: Callable[[int], None] | None = None,
     ) -> list[Decision | RequestError]:
         """The decisions for several examples, in batches; or what `route_example` raises, in its place."""
-        return self._decide_many([self._example(example) for example in examples], mode, progress)
+        return self._decide_many([self._example(example) for example in examples], self._wish(mode), progress)
+
+    def _wish(self, mode: Mode | None, threshold: float = 0.0, skip_reason: bool = False) -> "_Wish":
+        if not 0 <= threshold <= 1:
+            raise UsageError(f"the threshold is {threshold!r}; confidence is a probability, from 0 to 1")
+        return _Wish(self.mode if mode is None else mode, threshold, skip_reason)
 
     def _question(self, request: str | bytes, catalogue: Catalogue | None) -> "_Question":
         text = clean_request(request)
@@ -181,39 +204,42 @@ class Router:
         own_text = self.system if catalogue.hash == self._trained_on else None
         return own_text or system_message(catalogue, self.style)
 
-    def _decide(self, question: "_Question", mode: Mode | None) -> Decision:
-        prompt = question.prompt(self.mode if mode is None else mode)
-        # Only a decoder that is asked for it has to know of grammars.
-        grammar = {"grammar": prompt.grammar} if prompt.grammar else {}
+    def _decide(self, question: "_Question", wish: "_Wish") -> Decision:
+        prompt = question.prompt(wish)
+        # Only a decoder that is asked for them has to know of grammars and stops.
+        options: dict[str, Any] = {"grammar": prompt.grammar} if prompt.grammar else {}
+        options |= {"stop": prompt.stop} if prompt.stop is not None else {}
         generation = self.decoder.decode(
-            prompt.messages, self.max_tokens, draft=prompt.draft, names=prompt.names, **grammar
+            prompt.messages, self.max_tokens, draft=prompt.draft, names=prompt.names, **options
         )
-        return self._decision(question, generation)
+        return self._decision(question, wish, generation)
 
     def _decide_many(
-        self, questions: "Sequence[_Question]", mode: Mode | None, progress: Callable[[int], None] | None
+        self, questions: "Sequence[_Question]", wish: "_Wish", progress: Callable[[int], None] | None
     ) -> list[Decision | RequestError]:
         if isinstance(self.decoder, BatchDecoder) and len(questions) > 1:
-            prompts = [question.prompt(self.mode if mode is None else mode) for question in questions]
+            prompts = [question.prompt(wish) for question in questions]
             found = self.decoder.decode_many(prompts, self.max_tokens, progress)
             return [
-                one if isinstance(one, RequestError) else self._decision(question, one)
+                one if isinstance(one, RequestError) else self._decision(question, wish, one)
                 for question, one in zip(questions, found, strict=True)
             ]
         decisions: list[Decision | RequestError] = []
         for number, question in enumerate(questions, start=1):
             try:
-                decisions.append(self._decide(question, mode))
+                decisions.append(self._decide(question, wish))
             except RequestError as error:
                 decisions.append(error)
             if progress is not None:
                 progress(number)
         return decisions
 
-    def _decision(self, question: "_Question", generation: Generation) -> Decision:
+    def _decision(self, question: "_Question", wish: "_Wish", generation: Generation) -> Decision:
+        scores = generation.scores
+        if generation.stopped is not None:
+            return self._stopped(question, generation, generation.stopped)
         catalogue = question.catalogue
         outcome = read_outcome(generation, catalogue)
-        scores = generation.scores
         said = grounded(outcome, catalogue, question.request)
         seen = catalogue.hash == self._trained_on
         verdict = Verdict()
@@ -221,6 +247,7 @@ class Router:
             self._log(question.request, generation.text, outcome)
         elif isinstance(outcome, ToolCall) and self.certainty is not None:
             verdict = self.certainty.verdict(evidence(scores, said), catalogue_seen=seen)
+        abstains = isinstance(outcome, ToolCall) and (verdict.action == "abstain" or wish.withholds(generation))
         return Decision(
             outcome=outcome,
             raw=generation.text,
@@ -231,17 +258,57 @@ class Router:
             weakest_argument=scores.weakest_argument if scores else None,
             grounded=said,
             p_right=verdict.p_right,
-            withheld=outcome if isinstance(outcome, ToolCall) and verdict.action == "abstain" else None,
-            action=verdict.action or _action(outcome),
+            withheld=outcome if isinstance(outcome, ToolCall) and abstains else None,
+            action="abstain" if abstains else verdict.action or _action(outcome),
             overridden=scores.overridden if scores else None,
             overridden_tokens=scores.overridden_tokens if scores else None,
             typed_arguments=_typed(outcome, catalogue),
+        )
+
+    def _stopped(self, question: "_Question", generation: Generation, name: str) -> Decision:
+        """The decision of an answer that was left after the tool's name."""
+        scores = generation.scores
+        unsure = None if name == NO_TOOL else Abstention(name)
+        why: Stopped = "no_tool" if unsure is None else "unsure"
+        return Decision(
+            outcome=unsure or NoTool(reason=SKIPPED_REASON),
+            raw=generation.text,
+            catalogue_seen=question.catalogue.hash == self._trained_on,
+            timings=generation.timings,
+            confidence=scores.tool if scores else None,
+            runner_up=scores.runner_up if scores else None,
+            withheld=unsure,
+            action="answer" if unsure is None else "abstain",
+            stopped=why,
+            overridden=scores.overridden if scores else None,
+            overridden_tokens=scores.overridden_tokens if scores else None,
         )
 
     def _log(self, request: str, raw: str, failure: ParseFailure) -> None:
         digest = hashlib.sha256(request.encode()).hexdigest()[:16]
         text = f" request={request!r} output={raw!r} detail={failure.detail!r}" if self.log_requests else ""
         logger.warning("invalid output: request sha256=%s reason=%s%s", digest, failure.reason, text)
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """How a caller wants requests decided."""
+
+    mode: Mode
+    threshold: float = 0.0
+    skip_reason: bool = False
+
+    @property
+    def stop(self) -> Stop | None:
+        """What ends decoding after the tool's name, if anything may."""
+        if not (self.threshold or self.skip_reason):
+            return None
+        return lambda name, probability: self.skip_reason if name == NO_TOOL else probability < self.threshold
+
+    def withholds(self, generation: Generation) -> bool:
+        """Whether a call that was decoded to its end is not to be made; one of unknown confidence is not."""
+        confidence = generation.scores.tool if generation.scores else None
+        return self.threshold > 0 and (confidence is None or confidence < self.threshold)
 
 
 @dataclass(frozen=True)
@@ -252,10 +319,10 @@ class _Question:
     system: str
     catalogue: Catalogue
 
-    def prompt(self, mode: Mode) -> Prompt:
+    def prompt(self, wish: _Wish) -> Prompt:
         """What the decoder needs to answer it."""
         grammar = ""
-        if mode == "constrained":
+        if wish.mode == "constrained":
             from .grammar import grammar_text
 
             grammar = grammar_text(self.catalogue)
@@ -264,6 +331,7 @@ class _Question:
             draft=Drafter(self.catalogue, self.request).continuation,
             names=(*(tool.name for tool in self.catalogue), NO_TOOL),
             grammar=grammar,
+            stop=wish.stop,
         )
 
 

@@ -20,7 +20,7 @@ FLOORS = (
     *("machine", "blas", "runtime", "doctor", "manifest", "model"),
     *("drafts", "confidence", "grammar", "prefixes", "ragged", "answers", "lockstep"),
     *("decoder", "loading", "fusing", "router"),
-    *("metrics", "evaluation", "calibration", "rendering", "pairing", "comparison", "gates"),
+    *("metrics", "evaluation", "calibration", "thresholds", "rendering", "pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project", "harder"),
     *("records", "leaks", "calibrating", "parity", "batches", "exponential", "attention"),
