@@ -24,6 +24,8 @@ from .errors import CatalogueError
 from .matching import Comparisons, Rule, comparison_problems, read_rules
 from .schemas import Problem, Schema, canonical_parameters, schema_problems
 
+# What ends a reason that stands for all that begin so.
+MORE = "..."
 NAME = re.compile(r"\w[\w./:-]{0,127}")
 
 
@@ -111,29 +113,39 @@ class Tool:
 class Catalogue:
     """Tools in the order in which the model sees them, and a line of instructions that is rendered first.
 
+    `reasons` are those that a `no_tool` is to have, as the model is told them; without any it writes its own. One that
+    ends in "..." stands for all texts that begin so and go on: "missing_information: ...". Other reasons are valid too.
+
     Raises `CatalogueError` naming every error at once. `problems()` lists the warnings as well.
     """
 
     tools: tuple[Tool, ...]
     instructions: str = ""
+    reasons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tools", tuple(self.tools))
+        object.__setattr__(self, "reasons", tuple(self.reasons))
         _raise_errors(self.problems())
 
     @classmethod
     def from_json(cls, value: object) -> "Catalogue":
         """Read the canonical form or its list of tools.
 
-        `{"instructions", "tools": [{"name", "description", "parameters", "compare"?}]}`
+        `{"instructions", "reasons"?, "tools": [{"name", "description", "parameters", "compare"?}]}`
         """
-        tools, instructions, problems = read_tools(value)
+        fields, problems = read_catalogue(value)
         _raise_errors(problems)
-        return cls(tools, instructions)
+        return cls(**fields)
 
     def to_json(self) -> dict[str, Any]:
         """The canonical form."""
-        return {"instructions": self.instructions, "tools": [tool.declaration() for tool in self.tools]}
+        return {**self._head(), "tools": [tool.declaration() for tool in self.tools]}
+
+    def _head(self) -> dict[str, Any]:
+        # A catalogue without reasons is written, and hashed, as it was before there were any.
+        reasons = {"reasons": list(self.reasons)} if self.reasons else {}
+        return {"instructions": self.instructions, **reasons}
 
     def save(self, path: Path) -> None:
         """Write the canonical file."""
@@ -147,7 +159,7 @@ class Catalogue:
     @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) of what a model sees, and of the order in which it sees it."""
-        seen = {"instructions": self.instructions, "tools": [tool.to_json() for tool in self.tools]}
+        seen = {**self._head(), "tools": [tool.to_json() for tool in self.tools]}
         text = json.dumps(seen, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -177,7 +189,11 @@ class Catalogue:
 
     def problems(self) -> list[Problem]:
         """Everything wrong with the catalogue: errors, then warnings."""
-        return tools_problems(self.tools)
+        return [*reasons_problems(self.reasons), *tools_problems(self.tools)]
+
+    def lists(self, reason: str) -> bool:
+        """Whether this is one of the reasons; without a list any is."""
+        return not self.reasons or any(_is_reason(reason, listed) for listed in self.reasons)
 
 
 def union(catalogues: Sequence[Catalogue]) -> Catalogue:
@@ -198,7 +214,26 @@ def union(catalogues: Sequence[Catalogue]) -> Catalogue:
                     hint="give the catalogue to use explicitly, or rename one of the two",
                 )
     instructions = {catalogue.instructions for catalogue in catalogues}
-    return Catalogue(tuple(tools.values()), instructions.pop() if len(instructions) == 1 else "")
+    # Where one of them takes any reason, so does the union.
+    reasons = [catalogue.reasons for catalogue in catalogues]
+    listed = tuple(dict.fromkeys(reason for some in reasons for reason in some)) if all(reasons) else ()
+    return Catalogue(tuple(tools.values()), instructions.pop() if len(instructions) == 1 else "", listed)
+
+
+def _is_reason(reason: str, listed: str) -> bool:
+    begun = listed.removesuffix(MORE)
+    return reason == listed if begun == listed else reason.startswith(begun) and bool(reason[len(begun) :].strip())
+
+
+def reasons_problems(reasons: Sequence[object]) -> list[Problem]:
+    """Everything wrong with a list of reasons."""
+    found = [
+        Problem("error", "reasons", f"must be texts, not {reason!r}")
+        for reason in reasons
+        if not isinstance(reason, str) or not reason.removesuffix(MORE).strip()
+    ]
+    twice = [reason for reason in dict.fromkeys(map(repr, reasons)) if list(map(repr, reasons)).count(reason) > 1]
+    return found + [Problem("error", "reasons", f"{reason} stands twice") for reason in twice]
 
 
 def tools_problems(tools: Sequence[Tool]) -> list[Problem]:
@@ -222,20 +257,30 @@ def _raise_errors(problems: Sequence[Problem]) -> None:
         raise CatalogueError(f"the catalogue has {len(errors)} error(s):\n{lines}")
 
 
-def read_tools(value: object) -> tuple[tuple[Tool, ...], str, list[Problem]]:
-    """Tools and instructions of a canonical JSON value, and all its problems, of shape and of content, at once."""
-    instructions: object = ""
-    if isinstance(value, Mapping):
-        unknown = [key for key in value if key not in ("instructions", "tools")]
-        instructions, entries = value.get("instructions", ""), value.get("tools")
-    else:
-        unknown, entries = [], value
-    problems = [Problem("error", "catalogue", f"unknown key {key!r}") for key in unknown]
+def read_catalogue(value: object) -> tuple[dict[str, Any], list[Problem]]:
+    """The fields of a catalogue by a canonical JSON value, and all its problems, of shape and of content, at once."""
+    whole = value if isinstance(value, Mapping) else {"tools": value}
+    problems = [
+        Problem("error", "catalogue", f"unknown key {key!r}")
+        for key in whole
+        if key not in ("instructions", "reasons", "tools")
+    ]
+    instructions, reasons = whole.get("instructions", ""), whole.get("reasons")
     if not isinstance(instructions, str):
         problems.append(Problem("error", "instructions", f"must be text, not {instructions!r}"))
         instructions = ""
+    if not isinstance(reasons, list | tuple | None):
+        problems.append(Problem("error", "reasons", f"must be a list of texts, not {reasons!r}"))
+        reasons = ()
+    problems += reasons_problems(reasons or ())
+    tools, faults = _read_tools(whole.get("tools"))
+    return {"tools": tools, "instructions": instructions, "reasons": tuple(reasons or ())}, problems + faults
+
+
+def _read_tools(entries: object) -> tuple[tuple[Tool, ...], list[Problem]]:
     if not isinstance(entries, Sequence) or isinstance(entries, str):
-        return (), instructions, [*problems, Problem("error", "tools", "must be a list of tools")]
+        return (), [Problem("error", "tools", "must be a list of tools")]
+    problems: list[Problem] = []
     tools: list[Tool] = []
     for number, entry in enumerate(entries, start=1):
         tool, faults = _read_tool(entry, f"tool {number}")
@@ -244,7 +289,7 @@ def read_tools(value: object) -> tuple[tuple[Tool, ...], str, list[Problem]]:
             tools.append(tool)
     if tools or not problems:
         problems += tools_problems(tools)
-    return tuple(tools), instructions, problems
+    return tuple(tools), problems
 
 
 def _read_tool(entry: object, where: str) -> tuple[Tool | None, list[Problem]]:

@@ -31,7 +31,7 @@ from .router import Router
     metavar="P",
     help="Withhold calls whose tool is less probable, and stop decoding there.",
 )
-@click.option("--skip-reason", is_flag=True, help="Stop at no_tool; its reason is then \"skipped\".")
+@click.option("--skip-reason", is_flag=True, help="Stop at no_tool, without its reason.")
 @click.option("--base", help="Where the base model lies, if not under the name in the adapter's manifest.")
 def route(
     folder: str,
