@@ -211,7 +211,8 @@ class Decision:
     for output that is not valid; for a valid call "act", "confirm" or "abstain" under a policy, and None without one.
     A call to abstain from is `withheld`: `tool` and `arguments` are None then, and only `outcome` still holds it. Below
     the caller's threshold it is an `Abstention`, a tool without arguments. `stopped` says why decoding ended after the
-    tool's name, None where it did not; a `no_tool` that was "stopped" has the reason "skipped".
+    tool's name, None where it did not; a `no_tool` that was "stopped" has the reason "skipped". `shortlist` names the
+    tools that the model was shown, None where these were all.
     `p_right` is the calibrated probability that a valid call is right. `overridden` is the probability that the grammar
     of mode "constrained" took from the model (see `Scores`), None in the default mode.
     """
@@ -228,6 +229,7 @@ class Decision:
     withheld: ToolCall | Abstention | None = None
     action: str | None = None
     stopped: Stopped | None = None
+    shortlist: tuple[str, ...] | None = None
     overridden: float | None = None
     overridden_tokens: int | None = None
     typed_arguments: Mapping[str, Any] | None = field(default=None, compare=False)
@@ -298,6 +300,7 @@ class Decision:
             "action": self.action,
             "withheld": _withheld_json(self.withheld),
             "stopped": self.stopped,
+            "shortlist": None if self.shortlist is None else list(self.shortlist),
             "overridden": self.overridden,
             "overridden_tokens": self.overridden_tokens,
             "raw": self.raw,

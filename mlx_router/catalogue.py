@@ -3,14 +3,15 @@
 The canonical form of the parameters is that of `schemas`. Models see parameters in their declared order, so the order
 is part of the hash.
 
-Beside its parameters a tool may say how they are compared with gold ones (`compare`, see `matching`). No model sees
-that, so it is kept in files but is no part of the hash.
+Beside its parameters a tool may say how they are compared with gold ones (`compare`, see `matching`), and give some
+requests that it is for (`examples`, see `shortlist`). No model sees these, so they are kept in files but are no part of
+the hash.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -43,7 +44,8 @@ class Tool:
     """One tool: name, description, and the JSON Schema of its arguments in canonical form.
 
     `model` is the Pydantic model that declared the arguments, if one did. It judges arguments after the schema, and
-    its values go to `Decision.dispatch`. `compare` holds rules of comparison by parameter.
+    its values go to `Decision.dispatch`. `compare` holds rules of comparison by parameter, `examples` requests by
+    which a shortlist finds the tool.
 
         Tool("track_order", "get the status of an order.", {"properties": {"order_id": {"type": "string"}}})
     """
@@ -53,6 +55,7 @@ class Tool:
     parameters: Schema = field(default_factory=dict)
     model: type[BaseModel] | None = field(default=None, compare=False, repr=False)
     compare: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    examples: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", canonical_parameters(self.parameters))
@@ -105,8 +108,9 @@ class Tool:
         return {"name": self.name, "description": self.description, "parameters": self.parameters}
 
     def declaration(self) -> dict[str, Any]:
-        """The tool as the canonical file holds it: with `compare` if it has any."""
-        return {**self.to_json(), "compare": dict(self.compare)} if self.compare else self.to_json()
+        """The tool as the canonical file holds it: with `compare` and `examples` if it has any."""
+        compare = {"compare": dict(self.compare)} if self.compare else {}
+        return {**self.to_json(), **compare, **({"examples": list(self.examples)} if self.examples else {})}
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ class Catalogue:
     def from_json(cls, value: object) -> "Catalogue":
         """Read the canonical form or its list of tools.
 
-        `{"instructions", "reasons"?, "tools": [{"name", "description", "parameters", "compare"?}]}`
+        `{"instructions", "reasons"?, "tools": [{"name", "description", "parameters", "compare"?, "examples"?}]}`
         """
         fields, problems = read_catalogue(value)
         _raise_errors(problems)
@@ -187,6 +191,10 @@ class Catalogue:
         """The tool of that name, or None."""
         return self.by_name.get(name)
 
+    def only(self, names: Collection[str]) -> "Catalogue":
+        """The catalogue with the tools of these names alone, in its own order."""
+        return replace(self, tools=tuple(tool for tool in self.tools if tool.name in names))
+
     def problems(self) -> list[Problem]:
         """Everything wrong with the catalogue: errors, then warnings."""
         return [*reasons_problems(self.reasons), *tools_problems(self.tools)]
@@ -208,6 +216,8 @@ def union(catalogues: Sequence[Catalogue]) -> Catalogue:
             other = tools.setdefault(tool.name, tool)
             if tool.compare and not other.compare:
                 tools[tool.name] = other = replace(other, compare=tool.compare)
+            if tool.examples and not other.examples:
+                tools[tool.name] = other = replace(other, examples=tool.examples)
             if other.to_json() != tool.to_json() or (tool.compare and other.compare != tool.compare):
                 raise CatalogueError(
                     f"tool {tool.name!r} is declared in two different ways",
@@ -302,7 +312,7 @@ def _read_tool(entry: object, where: str) -> tuple[Tool | None, list[Problem]]:
     problems = [
         Problem("error", where, f"unknown key {key!r}")
         for key in entry
-        if key not in ("name", "description", "parameters", "compare")
+        if key not in ("name", "description", "parameters", "compare", "examples")
     ]
     description = entry.get("description") or ""
     parameters = {} if entry.get("parameters") is None else entry["parameters"]
@@ -313,10 +323,13 @@ def _read_tool(entry: object, where: str) -> tuple[Tool | None, list[Problem]]:
         problems.append(Problem("error", where, f"parameters must be a JSON Schema object, not {parameters!r}"))
     if not isinstance(compare, Mapping):
         problems.append(Problem("error", where, f"compare must be an object of rules by parameter, not {compare!r}"))
+    examples = [] if entry.get("examples") is None else entry["examples"]
+    if not isinstance(examples, list) or not all(isinstance(text, str) and text.strip() for text in examples):
+        problems.append(Problem("error", where, f"examples must be a list of requests, not {examples!r}"))
     if problems:
         return None, problems
     try:
-        return Tool(name, str(description), dict(parameters), compare=dict(compare)), []
+        return Tool(name, str(description), dict(parameters), compare=dict(compare), examples=tuple(examples)), []
     except RecursionError:
         return None, [Problem("error", f"{where}, parameters", "nested too deep")]
 

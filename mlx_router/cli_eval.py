@@ -11,6 +11,7 @@ import click
 
 from . import gates
 from .calls import Mode
+from .cli_route import SHORTLIST
 from .data import Example, read
 from .errors import UsageError
 from .evaluation import Constrained, Evaluation, Scored, evaluate, read_predictions, write_predictions
@@ -91,6 +92,7 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="P",
     help="Show what withholding calls of lower confidence would do, beside the metrics.",
 )
+@click.option("--shortlist", type=click.IntRange(min=0), metavar="K", help=SHORTLIST)
 @click.option("--allow-leaks", is_flag=True, help="Measure although rows of the test were trained on.")
 @click.option("--near", help="Training rows: list what of the test is near one, and measure without it too.")
 @click.option(
@@ -127,6 +129,7 @@ def eval_(
     baseline_train: str | None,
     skip_base: bool,
     threshold: float | None,
+    shortlist: int | None,
     allow_leaks: bool,
     near: str | None,
     gates_file: str | None,
@@ -160,6 +163,8 @@ def eval_(
             raise UsageError("--predictions were made already: --mode decodes with an adapter")
         if promise is not None:
             raise UsageError("--predictions were made already: --wrong-call-rate takes an adapter")
+        if shortlist is not None:
+            raise UsageError("--predictions were made already: --shortlist takes an adapter")
         if threshold is not None:
             raise UsageError("--predictions don't say how sure the model was: --threshold takes an adapter")
         if folder or data or near:
@@ -171,7 +176,7 @@ def eval_(
         if folder is None or data is None:
             raise UsageError("eval needs an adapter folder and --data, or --predictions")
         policy = None if promise is None else {"wrong_call_rate": promise}
-        router, examples, leaks = _test(folder, data, near, catalogue, base, limit, policy)
+        router, examples, leaks = _test(folder, data, near, catalogue, base, limit, policy, shortlist)
         if leaks is not None and leaks.failed and not allow_leaks:
             _stop(leaks, pages, as_json)
         default = load_catalogue(catalogue) if catalogue else router.catalogue
@@ -240,9 +245,10 @@ def _test(
     base: str | None,
     limit: int | None,
     policy: dict[str, float] | None,
+    shortlist: int | None,
 ) -> tuple[Router, list[Example], Leaks | None]:
     """The router, the rows of the test, and what of them it has seen."""
-    router = Router.load(folder, base=base, policy=policy)
+    router = Router.load(folder, base=base, policy=policy, shortlist=shortlist)
     default = load_catalogue(catalogue) if catalogue else router.catalogue
     examples = read(data, default)[:limit]
     training = read(near, default) if near is not None else None

@@ -10,6 +10,8 @@ from .calls import Abstention, Decision, Mode, ParseFailure
 from .errors import RequestError
 from .router import Router
 
+SHORTLIST = "Show K tools of a larger catalogue, by the request's words; 0: all, whatever the recipe says."
+
 
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False))
@@ -32,6 +34,7 @@ from .router import Router
     help="Withhold calls whose tool is less probable, and stop decoding there.",
 )
 @click.option("--skip-reason", is_flag=True, help="Stop at no_tool, without its reason.")
+@click.option("--shortlist", type=click.IntRange(min=0), metavar="K", help=SHORTLIST)
 @click.option("--base", help="Where the base model lies, if not under the name in the adapter's manifest.")
 def route(
     folder: str,
@@ -43,6 +46,7 @@ def route(
     wrong_call_rate: float | None,
     threshold: float,
     skip_reason: bool,
+    shortlist: int | None,
     base: str | None,
 ) -> None:
     """Route TEXT with the adapter or fused model in FOLDER; `-` reads one request a line from stdin.
@@ -64,7 +68,7 @@ def route(
 
     other = load_catalogue(catalogue) if catalogue else None
     policy = None if wrong_call_rate is None else {"wrong_call_rate": wrong_call_rate}
-    router = Router.load(folder, base=base, policy=policy, mode=mode, cache_dir=cache)
+    router = Router.load(folder, base=base, policy=policy, mode=mode, cache_dir=cache, shortlist=shortlist)
     code = 0
     for number, request in _requests(text):
         try:

@@ -36,6 +36,8 @@ from .manifest import Manifest, read_manifest
 from .parsing import parse
 from .policy import Policy, as_policy
 from .prompts import Style, clean_request, conversation, system_message
+from .shortlist import Shortlists
+from .signature import render_tool
 
 if TYPE_CHECKING:
     from .data import Example
@@ -54,7 +56,9 @@ class Router:
     `system` replaces the rendered catalogue where the adapter was trained on a text of its own. `certainty` tells how
     sure calls are and what to do with them. `log_requests` lets the log of invalid outputs hold their text; without it
     only hashes are logged. `mode` "constrained" holds answers to the catalogue's grammar (docs/routing.md says what
-    that costs). Safe to call from several threads.
+    that costs). `shortlist` shows the model that many tools of a larger catalogue, those that share most words with the
+    request; by default it is the one that the adapter was trained with, and 0 shows all tools. Safe to call from
+    several threads.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Router:
         certainty: Certainty | None = None,
         log_requests: bool = False,
         mode: Mode = "greedy",
+        shortlist: int | None = None,
     ) -> None:
         self.decoder = decoder
         self.catalogue = catalogue
@@ -80,6 +85,16 @@ class Router:
         self.log_requests = log_requests
         self.mode: Mode = mode
         self._trained_on = manifest.catalogue_hash if manifest is not None else catalogue.hash
+        own = manifest.shortlist if manifest is not None else shortlist
+        self.shortlist = (own if shortlist is None else shortlist) or None
+        self._shortlists = Shortlists(self.shortlist) if self.shortlist is not None else None
+        # How sure calls are was learnt with the adapter's own.
+        self._own_shortlist = self.shortlist == (own or None)
+        if self.shortlist is not None and (system is not None or (manifest is not None and manifest.keep_system)):
+            raise UsageError(
+                "this adapter was trained on system texts of its own (keep_system), which can't be cut to a shortlist",
+                hint="route without a shortlist",
+            )
 
     @classmethod
     def load(
@@ -93,6 +108,7 @@ class Router:
         log_requests: bool = False,
         mode: Mode = "greedy",
         cache_dir: str | Path | None = None,
+        shortlist: int | None = None,
     ) -> "Router":
         """A router from an adapter folder or a fused model. Raises `ModelError` where the folder is not whole.
 
@@ -100,12 +116,18 @@ class Router:
         values `Decision.dispatch` then passes on. `base` is where the base lies if it is not found under the name in
         the manifest. `policy`, `{"wrong_call_rate": 0.01}` say, takes the place of the one in the folder; `UsageError`
         where the folder has no calibration, or one by too few rows for it. Without `calibrated` both are left aside.
-        `cache_dir` is a folder in which prefilled catalogues are kept from one process to the next.
+        `cache_dir` is a folder in which prefilled catalogues are kept from one process to the next; it does not go
+        together with a `shortlist`, which makes other catalogues of every request.
         """
         path = Path(folder).expanduser()
         manifest = read_manifest(path)
         own = manifest.read_catalogue()
         certainty = read_certainty(manifest, policy, path) if calibrated else None
+        if cache_dir is not None and (manifest.shortlist if shortlist is None else shortlist):
+            raise UsageError(
+                "a shortlist makes a catalogue of its own for a request, so that keeping them on disk gains nothing",
+                hint="give either a cache or a shortlist; a shortlist of 0 shows all tools",
+            )
         from .decoder import GreedyDecoder
         from .loading import load_routing_model
         from .prefixes import PrefixFiles
@@ -122,8 +144,13 @@ class Router:
             certainty=certainty,
             log_requests=log_requests,
             mode=mode,
+            shortlist=shortlist,
         )
-        _warn_of_length(model.chat, model.config.get("trained_tokens"), router._system(router.catalogue))
+        longest = router.catalogue
+        if router.shortlist is not None:
+            by_length = sorted(longest, key=lambda tool: -len(render_tool(tool)))
+            longest = longest.only({tool.name for tool in by_length[: router.shortlist]})
+        _warn_of_length(model.chat, model.config.get("trained_tokens"), router._system(longest))
         return router
 
     def route(
@@ -190,14 +217,17 @@ class Router:
         return _Wish(self.mode if mode is None else mode, threshold, skip_reason)
 
     def _question(self, request: str | bytes, catalogue: Catalogue | None) -> "_Question":
-        text = clean_request(request)
-        chosen = self.catalogue if catalogue is None else catalogue
-        return _Question(text, self._system(chosen), chosen)
+        return self._ask(clean_request(request), self.catalogue if catalogue is None else catalogue)
 
     def _example(self, example: "Example") -> "_Question":
         keep = self.manifest is not None and self.manifest.keep_system
         system = example.system if keep else None
-        return _Question(example.request, system or self._system(example.catalogue), example.catalogue)
+        return self._ask(example.request, example.catalogue, system)
+
+    def _ask(self, request: str, catalogue: Catalogue, system: str | None = None) -> "_Question":
+        shown = catalogue if self._shortlists is None else self._shortlists.of(catalogue)(request)
+        seen = catalogue.hash == self._trained_on
+        return _Question(request, system or self._system(shown), shown, seen, shortened=shown is not catalogue)
 
     def _system(self, catalogue: Catalogue) -> str:
         """The text that the adapter was trained on, if it is about this catalogue; else the catalogue rendered."""
@@ -241,17 +271,18 @@ class Router:
         catalogue = question.catalogue
         outcome = read_outcome(generation, catalogue)
         said = grounded(outcome, catalogue, question.request)
-        seen = catalogue.hash == self._trained_on
         verdict = Verdict()
         if isinstance(outcome, ParseFailure):
             self._log(question.request, generation.text, outcome)
         elif isinstance(outcome, ToolCall) and self.certainty is not None:
-            verdict = self.certainty.verdict(evidence(scores, said), catalogue_seen=seen)
+            verdict = self.certainty.verdict(
+                evidence(scores, said), catalogue_seen=question.catalogue_seen, own_shortlist=self._own_shortlist
+            )
         abstains = isinstance(outcome, ToolCall) and (verdict.action == "abstain" or wish.withholds(generation))
         return Decision(
             outcome=outcome,
             raw=generation.text,
-            catalogue_seen=seen,
+            catalogue_seen=question.catalogue_seen,
             timings=generation.timings,
             confidence=scores.tool if scores else None,
             runner_up=scores.runner_up if scores else None,
@@ -260,6 +291,7 @@ class Router:
             p_right=verdict.p_right,
             withheld=outcome if isinstance(outcome, ToolCall) and abstains else None,
             action="abstain" if abstains else verdict.action or _action(outcome),
+            shortlist=question.shortlist,
             overridden=scores.overridden if scores else None,
             overridden_tokens=scores.overridden_tokens if scores else None,
             typed_arguments=_typed(outcome, catalogue),
@@ -273,13 +305,14 @@ class Router:
         return Decision(
             outcome=unsure or NoTool(reason=SKIPPED_REASON),
             raw=generation.text,
-            catalogue_seen=question.catalogue.hash == self._trained_on,
+            catalogue_seen=question.catalogue_seen,
             timings=generation.timings,
             confidence=scores.tool if scores else None,
             runner_up=scores.runner_up if scores else None,
             withheld=unsure,
             action="answer" if unsure is None else "abstain",
             stopped=why,
+            shortlist=question.shortlist,
             overridden=scores.overridden if scores else None,
             overridden_tokens=scores.overridden_tokens if scores else None,
         )
@@ -313,11 +346,21 @@ class _Wish:
 
 @dataclass(frozen=True)
 class _Question:
-    """A request with the text that shows the model its tools, and the tools."""
+    """A request with the text that shows the model its tools, and the tools that it shows.
+
+    `catalogue_seen` says whether all of the catalogue was trained on, `shortened` whether only some of it is shown.
+    """
 
     request: str
     system: str
     catalogue: Catalogue
+    catalogue_seen: bool
+    shortened: bool
+
+    @property
+    def shortlist(self) -> tuple[str, ...] | None:
+        """The names of the tools that are shown, where these are not all."""
+        return tuple(tool.name for tool in self.catalogue) if self.shortened else None
 
     def prompt(self, wish: _Wish) -> Prompt:
         """What the decoder needs to answer it."""
@@ -341,7 +384,7 @@ def _warn_of_length(chat: "ChatFormat", trained: int | None, system: str) -> Non
     if trained and size > trained:
         warnings.warn(
             f"this catalogue has {size} tokens; the base was trained with up to {trained}, and gets worse beyond: "
-            "take fewer tools, shorter descriptions or a larger base",
+            "take fewer tools, a shortlist, shorter descriptions or a larger base",
             stacklevel=3,
         )
 

@@ -106,6 +106,7 @@ def test_a_call_as_json(catalogue: Catalogue) -> None:
         "action": None,
         "withheld": None,
         "stopped": None,
+        "shortlist": None,
         "overridden": None,
         "overridden_tokens": None,
         "raw": CALL,
