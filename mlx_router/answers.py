@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .calls import Draft, Generation, Prompt, Scores, Timings
-from .confidence import NameScore, scores
+from .calls import Draft, Generation, Prompt, Scores, Stop, Timings
+from .confidence import HEAD, NameScore, scores
 from .grammar import Path
 from .prompts import ChatFormat
 
@@ -39,19 +39,41 @@ def read_logits(logits: mx.array) -> list[Pass]:
     return [Pass(logits[at], tokens[at], found[at]) for at in range(len(tokens))]
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A token with its probability over the whole vocabulary.
+
+    Under a grammar also the probability of all that was allowed in its place, and whether the model's own choice was
+    another token.
+    """
+
+    token: int
+    probability: float
+    left: float = 1.0
+    overridden: bool = False
+
+
 class Answer:
-    """An answer of at most `max_tokens` tokens; decoding is done once it has `ended` or is that long."""
+    """An answer of at most `max_tokens` tokens; decoding is done once it has `ended`, has `stopped` or is that long."""
 
     def __init__(
-        self, chat: ChatFormat, max_tokens: int, names: NameScore, draft: Draft | None = None, path: Path | None = None
+        self,
+        chat: ChatFormat,
+        max_tokens: int,
+        names: NameScore,
+        draft: Draft | None = None,
+        path: Path | None = None,
+        stop: Stop | None = None,
     ) -> None:
         self.chat = chat
         self.max_tokens = max_tokens
         self.names = names
         self.draft = draft
         self.path = path
+        self.stop = stop
         self.output: list[int] = []
         self.ended = False
+        self.stopped: str | None = None
         self._probabilities: list[float] = []
         self._left = 1.0
         self._overridden = 0
@@ -59,7 +81,7 @@ class Answer:
     @property
     def done(self) -> bool:
         """Whether nothing is to be added."""
-        return self.ended or len(self.output) >= self.max_tokens
+        return self.ended or self.stopped is not None or len(self.output) >= self.max_tokens
 
     def guess(self, length: int) -> list[int]:
         """The drafted continuation as tokens, at most `length` of them and no more than there is room for."""
@@ -81,26 +103,41 @@ class Answer:
 
         The pass begins with what is said after the token before the guess.
         """
-        tokens, probabilities = (
-            self._greedy(said, guess) if self.path is None else self._allowed(said, guess, self.path)
-        )
-        end = next((at for at, token in enumerate(tokens) if token in self.chat.eos_tokens), None)
-        self.ended = end is not None
-        for at, token in enumerate(tokens[:end]):
-            self.names.follow(token, partial(_logits, said.logits[at]))
-        self.output += tokens[:end]
-        self._probabilities += probabilities[:end]
-        return len(tokens) - 1
+        found = self._greedy(said, guess) if self.path is None else self._allowed(said, guess, self.path)
+        for at, taken in enumerate(found):
+            self._left *= taken.left
+            self._overridden += taken.overridden
+            if taken.token in self.chat.eos_tokens:
+                self.ended = True
+                break
+            self.names.follow(taken.token, partial(_logits, said.logits[at]))
+            self.output.append(taken.token)
+            self._probabilities.append(taken.probability)
+            # What the pass says beyond the name is dropped, so that guesses don't change where an answer stops.
+            if self._stops():
+                break
+        return len(found) - 1
 
-    def _greedy(self, said: Pass, guess: Sequence[int]) -> tuple[list[int], list[float]]:
+    def _stops(self) -> bool:
+        """Whether the caller wants no more, asked once, when the answer has the whole name."""
+        name = self.names.chosen
+        if self.stop is None or name is None:
+            return False
+        text = self.chat.tokenizer.decode(self.output)
+        if not text.startswith(f'{HEAD}{name}"'):
+            return False
+        stop, self.stop = self.stop, None
+        self.stopped = name if stop(name, self.names.probability) else None
+        return self.stopped is not None
+
+    def _greedy(self, said: Pass, guess: Sequence[int]) -> list[Taken]:
         right = next((at for at, token in enumerate(guess) if token != said.likeliest[at]), len(guess))
-        return said.likeliest[: right + 1], said.probabilities[: right + 1]
+        return [Taken(said.likeliest[at], said.probabilities[at]) for at in range(right + 1)]
 
-    def _allowed(self, said: Pass, guess: Sequence[int], path: Path) -> tuple[list[int], list[float]]:
+    def _allowed(self, said: Pass, guess: Sequence[int], path: Path) -> list[Taken]:
         """The same with the likeliest of the allowed tokens."""
         logits = np.asarray(said.logits.astype(mx.float32))
-        tokens: list[int] = []
-        probabilities: list[float] = []
+        found: list[Taken] = []
         for at, row in enumerate(logits):
             mask = path.allowed()
             wanted = int(np.where(mask, row, -np.inf).argmax())
@@ -108,19 +145,18 @@ class Answer:
             shares = np.exp(row - row.max(), dtype=np.float64)
             shares /= shares.sum()
             # A token that is taken for want of room leaves nothing else allowed.
-            self._left *= float(shares[mask].sum() if token == wanted else shares[token])
-            self._overridden += token != said.likeliest[at]
-            tokens.append(token)
-            probabilities.append(float(shares[token]))
+            left = float(shares[mask].sum() if token == wanted else shares[token])
+            found.append(Taken(token, float(shares[token]), left, token != said.likeliest[at]))
             if token in self.chat.eos_tokens or at >= len(guess) or token != guess[at]:
                 break
-        return tokens, probabilities
+        return found
 
     def generation(self, timings: Timings) -> Generation:
         """The finished answer."""
         decode = self.chat.tokenizer.decode
         found = scores(self.names, self.output, self._probabilities, decode)
-        return Generation(decode(self.output), self.ended, timings, self._with_overridden(found))
+        finished = self.ended or self.stopped is not None
+        return Generation(decode(self.output), finished, timings, self._with_overridden(found), self.stopped)
 
     def _with_overridden(self, found: Scores) -> Scores:
         if self.path is None:

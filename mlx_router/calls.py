@@ -11,6 +11,8 @@ from .errors import RequestError
 
 NO_TOOL: Final = "no_tool"
 DEFAULT_MAX_TOKENS = 128
+# The reason of a `no_tool` whose own reason the caller did not want to wait for.
+SKIPPED_REASON = "skipped"
 # Codes of the reasons that our data give; any other reason is as valid.
 REASON_CODES = (
     *("out_of_scope", "no_matching_tool", "chitchat"),
@@ -80,6 +82,13 @@ class ParseFailure:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Abstention:
+    """A call of this tool that was not decoded: its name was less probable than the caller's threshold."""
+
+    tool: str
+
+
 Target: TypeAlias = ToolCall | NoTool
 Outcome: TypeAlias = ToolCall | NoTool | ParseFailure
 
@@ -127,16 +136,24 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What a decoder made of one prompt. `finished` is false where the token limit cut it off."""
+    """What a decoder made of one prompt. `finished` is false where the token limit cut it off.
+
+    `stopped` is the name after which it stopped because the caller wanted no more; the text ends there.
+    """
 
     text: str
     finished: bool = True
     timings: Timings | None = None
     scores: Scores | None = None
+    stopped: str | None = None
 
 
 # Text that the answer may go on with, given the answer so far; "" for no guess.
 Draft: TypeAlias = Callable[[str], str]
+# Whether to stop after the tool's name, given the name and its probability among all names.
+Stop: TypeAlias = Callable[[str, float], bool]
+# Why decoding ended after the tool's name: the call was too unsure, or nobody wanted the reason of a `no_tool`.
+Stopped: TypeAlias = Literal["unsure", "no_tool"]
 
 
 # How answers are chosen: as the model would say them, or held to the catalogue's grammar.
@@ -149,8 +166,9 @@ class Decoder(Protocol):
     `messages` are system and user, in this order; the answer ends before the end-of-turn token. `draft` guesses how
     an answer goes on: it may make decoding faster, and must not change the answer. `names` are those that a tool may
     have, for the scores. With a `grammar` (see the module of that name) each token is the likeliest of those that the
-    grammar allows; a router passes it in mode "constrained" only. Raises `RequestError` for a prompt longer than the
-    model's context.
+    grammar allows; a router passes it in mode "constrained" only. `stop` is asked once, when the whole name stands in
+    the answer and its probability is known; a router passes it only where it may say yes. Raises `RequestError` for a
+    prompt longer than the model's context.
     """
 
     def decode(
@@ -161,6 +179,7 @@ class Decoder(Protocol):
         draft: Draft | None = None,
         names: Sequence[str] = (),
         grammar: str = "",
+        stop: Stop | None = None,
     ) -> Generation: ...
 
 
@@ -172,6 +191,7 @@ class Prompt:
     draft: Draft | None = None
     names: tuple[str, ...] = ()
     grammar: str = ""
+    stop: Stop | None = None
 
 
 @runtime_checkable
@@ -189,12 +209,15 @@ class Decision:
 
     Fields that were not measured are None. `action` is what the caller should do: "answer" for `no_tool`, "rephrase"
     for output that is not valid; for a valid call "act", "confirm" or "abstain" under a policy, and None without one.
-    A call to abstain from is `withheld`: `tool` and `arguments` are None then, and only `outcome` still holds it.
+    A call to abstain from is `withheld`: `tool` and `arguments` are None then, and only `outcome` still holds it. Below
+    the caller's threshold it is an `Abstention`, a tool without arguments. `stopped` says why decoding ended after the
+    tool's name, None where it did not; a `no_tool` that was "stopped" has the reason "skipped". `shortlist` names the
+    tools that the model was shown, None where these were all.
     `p_right` is the calibrated probability that a valid call is right. `overridden` is the probability that the grammar
     of mode "constrained" took from the model (see `Scores`), None in the default mode.
     """
 
-    outcome: Outcome
+    outcome: Outcome | Abstention
     raw: str
     catalogue_seen: bool | None = None
     timings: Timings | None = None
@@ -203,15 +226,17 @@ class Decision:
     weakest_argument: float | None = None
     grounded: bool | None = None
     p_right: float | None = None
-    withheld: ToolCall | None = None
+    withheld: ToolCall | Abstention | None = None
     action: str | None = None
+    stopped: Stopped | None = None
+    shortlist: tuple[str, ...] | None = None
     overridden: float | None = None
     overridden_tokens: int | None = None
     typed_arguments: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @property
     def valid(self) -> bool:
-        """Whether the output is a call or a `no_tool`."""
+        """Whether the output is a call, withheld or not, or a `no_tool`."""
         return not isinstance(self.outcome, ParseFailure)
 
     @property
@@ -246,10 +271,10 @@ class Decision:
         values. `confirmed` says that the user wants a call whose action is "confirm". Raises `LookupError`, and calls
         nothing, if the outcome is no call, is withheld, is not confirmed, or has no handler.
         """
-        if not isinstance(self.outcome, ToolCall):
-            raise LookupError(f"nothing to dispatch: the outcome is {self.outcome!r}")
         if self.withheld is not None or self.action == "abstain":
             raise LookupError("nothing to dispatch: the call is withheld, it is too likely to be wrong")
+        if not isinstance(self.outcome, ToolCall):
+            raise LookupError(f"nothing to dispatch: the outcome is {self.outcome!r}")
         if self.action == "confirm" and not confirmed:
             raise LookupError("the call is to be confirmed first; then: dispatch(handlers, confirmed=True)")
         if self.outcome.tool not in handlers:
@@ -273,9 +298,17 @@ class Decision:
             "p_right": self.p_right,
             "catalogue_seen": self.catalogue_seen,
             "action": self.action,
-            "withheld": None if self.withheld is None else self.withheld.model_dump(),
+            "withheld": _withheld_json(self.withheld),
+            "stopped": self.stopped,
+            "shortlist": None if self.shortlist is None else list(self.shortlist),
             "overridden": self.overridden,
             "overridden_tokens": self.overridden_tokens,
             "raw": self.raw,
             "timings": None if self.timings is None else {k: getattr(self.timings, k) for k in Timings.__slots__},
         }
+
+
+def _withheld_json(withheld: ToolCall | Abstention | None) -> dict[str, Any] | None:
+    if isinstance(withheld, Abstention):
+        return {"tool": withheld.tool, "arguments": None}
+    return None if withheld is None else withheld.model_dump()

@@ -3,14 +3,15 @@
 The canonical form of the parameters is that of `schemas`. Models see parameters in their declared order, so the order
 is part of the hash.
 
-Beside its parameters a tool may say how they are compared with gold ones (`compare`, see `matching`). No model sees
-that, so it is kept in files but is no part of the hash.
+Beside its parameters a tool may say how they are compared with gold ones (`compare`, see `matching`), and give some
+requests that it is for (`examples`, see `shortlist`). No model sees these, so they are kept in files but are no part of
+the hash.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,8 @@ from .errors import CatalogueError
 from .matching import Comparisons, Rule, comparison_problems, read_rules
 from .schemas import Problem, Schema, canonical_parameters, schema_problems
 
+# What ends a reason that stands for all that begin so.
+MORE = "..."
 NAME = re.compile(r"\w[\w./:-]{0,127}")
 
 
@@ -41,7 +44,8 @@ class Tool:
     """One tool: name, description, and the JSON Schema of its arguments in canonical form.
 
     `model` is the Pydantic model that declared the arguments, if one did. It judges arguments after the schema, and
-    its values go to `Decision.dispatch`. `compare` holds rules of comparison by parameter.
+    its values go to `Decision.dispatch`. `compare` holds rules of comparison by parameter, `examples` requests by
+    which a shortlist finds the tool.
 
         Tool("track_order", "get the status of an order.", {"properties": {"order_id": {"type": "string"}}})
     """
@@ -51,6 +55,7 @@ class Tool:
     parameters: Schema = field(default_factory=dict)
     model: type[BaseModel] | None = field(default=None, compare=False, repr=False)
     compare: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    examples: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", canonical_parameters(self.parameters))
@@ -103,37 +108,48 @@ class Tool:
         return {"name": self.name, "description": self.description, "parameters": self.parameters}
 
     def declaration(self) -> dict[str, Any]:
-        """The tool as the canonical file holds it: with `compare` if it has any."""
-        return {**self.to_json(), "compare": dict(self.compare)} if self.compare else self.to_json()
+        """The tool as the canonical file holds it: with `compare` and `examples` if it has any."""
+        compare = {"compare": dict(self.compare)} if self.compare else {}
+        return {**self.to_json(), **compare, **({"examples": list(self.examples)} if self.examples else {})}
 
 
 @dataclass(frozen=True)
 class Catalogue:
     """Tools in the order in which the model sees them, and a line of instructions that is rendered first.
 
+    `reasons` are those that a `no_tool` is to have, as the model is told them; without any it writes its own. One that
+    ends in "..." stands for all texts that begin so and go on: "missing_information: ...". Other reasons are valid too.
+
     Raises `CatalogueError` naming every error at once. `problems()` lists the warnings as well.
     """
 
     tools: tuple[Tool, ...]
     instructions: str = ""
+    reasons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tools", tuple(self.tools))
+        object.__setattr__(self, "reasons", tuple(self.reasons))
         _raise_errors(self.problems())
 
     @classmethod
     def from_json(cls, value: object) -> "Catalogue":
         """Read the canonical form or its list of tools.
 
-        `{"instructions", "tools": [{"name", "description", "parameters", "compare"?}]}`
+        `{"instructions", "reasons"?, "tools": [{"name", "description", "parameters", "compare"?, "examples"?}]}`
         """
-        tools, instructions, problems = read_tools(value)
+        fields, problems = read_catalogue(value)
         _raise_errors(problems)
-        return cls(tools, instructions)
+        return cls(**fields)
 
     def to_json(self) -> dict[str, Any]:
         """The canonical form."""
-        return {"instructions": self.instructions, "tools": [tool.declaration() for tool in self.tools]}
+        return {**self._head(), "tools": [tool.declaration() for tool in self.tools]}
+
+    def _head(self) -> dict[str, Any]:
+        # A catalogue without reasons is written, and hashed, as it was before there were any.
+        reasons = {"reasons": list(self.reasons)} if self.reasons else {}
+        return {"instructions": self.instructions, **reasons}
 
     def save(self, path: Path) -> None:
         """Write the canonical file."""
@@ -147,7 +163,7 @@ class Catalogue:
     @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) of what a model sees, and of the order in which it sees it."""
-        seen = {"instructions": self.instructions, "tools": [tool.to_json() for tool in self.tools]}
+        seen = {**self._head(), "tools": [tool.to_json() for tool in self.tools]}
         text = json.dumps(seen, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -175,9 +191,17 @@ class Catalogue:
         """The tool of that name, or None."""
         return self.by_name.get(name)
 
+    def only(self, names: Collection[str]) -> "Catalogue":
+        """The catalogue with the tools of these names alone, in its own order."""
+        return replace(self, tools=tuple(tool for tool in self.tools if tool.name in names))
+
     def problems(self) -> list[Problem]:
         """Everything wrong with the catalogue: errors, then warnings."""
-        return tools_problems(self.tools)
+        return [*reasons_problems(self.reasons), *tools_problems(self.tools)]
+
+    def lists(self, reason: str) -> bool:
+        """Whether this is one of the reasons; without a list any is."""
+        return not self.reasons or any(_is_reason(reason, listed) for listed in self.reasons)
 
 
 def union(catalogues: Sequence[Catalogue]) -> Catalogue:
@@ -192,13 +216,34 @@ def union(catalogues: Sequence[Catalogue]) -> Catalogue:
             other = tools.setdefault(tool.name, tool)
             if tool.compare and not other.compare:
                 tools[tool.name] = other = replace(other, compare=tool.compare)
+            if tool.examples and not other.examples:
+                tools[tool.name] = other = replace(other, examples=tool.examples)
             if other.to_json() != tool.to_json() or (tool.compare and other.compare != tool.compare):
                 raise CatalogueError(
                     f"tool {tool.name!r} is declared in two different ways",
                     hint="give the catalogue to use explicitly, or rename one of the two",
                 )
     instructions = {catalogue.instructions for catalogue in catalogues}
-    return Catalogue(tuple(tools.values()), instructions.pop() if len(instructions) == 1 else "")
+    # Where one of them takes any reason, so does the union.
+    reasons = [catalogue.reasons for catalogue in catalogues]
+    listed = tuple(dict.fromkeys(reason for some in reasons for reason in some)) if all(reasons) else ()
+    return Catalogue(tuple(tools.values()), instructions.pop() if len(instructions) == 1 else "", listed)
+
+
+def _is_reason(reason: str, listed: str) -> bool:
+    begun = listed.removesuffix(MORE)
+    return reason == listed if begun == listed else reason.startswith(begun) and bool(reason[len(begun) :].strip())
+
+
+def reasons_problems(reasons: Sequence[object]) -> list[Problem]:
+    """Everything wrong with a list of reasons."""
+    found = [
+        Problem("error", "reasons", f"must be texts, not {reason!r}")
+        for reason in reasons
+        if not isinstance(reason, str) or not reason.removesuffix(MORE).strip()
+    ]
+    twice = [reason for reason in dict.fromkeys(map(repr, reasons)) if list(map(repr, reasons)).count(reason) > 1]
+    return found + [Problem("error", "reasons", f"{reason} stands twice") for reason in twice]
 
 
 def tools_problems(tools: Sequence[Tool]) -> list[Problem]:
@@ -222,20 +267,30 @@ def _raise_errors(problems: Sequence[Problem]) -> None:
         raise CatalogueError(f"the catalogue has {len(errors)} error(s):\n{lines}")
 
 
-def read_tools(value: object) -> tuple[tuple[Tool, ...], str, list[Problem]]:
-    """Tools and instructions of a canonical JSON value, and all its problems, of shape and of content, at once."""
-    instructions: object = ""
-    if isinstance(value, Mapping):
-        unknown = [key for key in value if key not in ("instructions", "tools")]
-        instructions, entries = value.get("instructions", ""), value.get("tools")
-    else:
-        unknown, entries = [], value
-    problems = [Problem("error", "catalogue", f"unknown key {key!r}") for key in unknown]
+def read_catalogue(value: object) -> tuple[dict[str, Any], list[Problem]]:
+    """The fields of a catalogue by a canonical JSON value, and all its problems, of shape and of content, at once."""
+    whole = value if isinstance(value, Mapping) else {"tools": value}
+    problems = [
+        Problem("error", "catalogue", f"unknown key {key!r}")
+        for key in whole
+        if key not in ("instructions", "reasons", "tools")
+    ]
+    instructions, reasons = whole.get("instructions", ""), whole.get("reasons")
     if not isinstance(instructions, str):
         problems.append(Problem("error", "instructions", f"must be text, not {instructions!r}"))
         instructions = ""
+    if not isinstance(reasons, list | tuple | None):
+        problems.append(Problem("error", "reasons", f"must be a list of texts, not {reasons!r}"))
+        reasons = ()
+    problems += reasons_problems(reasons or ())
+    tools, faults = _read_tools(whole.get("tools"))
+    return {"tools": tools, "instructions": instructions, "reasons": tuple(reasons or ())}, problems + faults
+
+
+def _read_tools(entries: object) -> tuple[tuple[Tool, ...], list[Problem]]:
     if not isinstance(entries, Sequence) or isinstance(entries, str):
-        return (), instructions, [*problems, Problem("error", "tools", "must be a list of tools")]
+        return (), [Problem("error", "tools", "must be a list of tools")]
+    problems: list[Problem] = []
     tools: list[Tool] = []
     for number, entry in enumerate(entries, start=1):
         tool, faults = _read_tool(entry, f"tool {number}")
@@ -244,7 +299,7 @@ def read_tools(value: object) -> tuple[tuple[Tool, ...], str, list[Problem]]:
             tools.append(tool)
     if tools or not problems:
         problems += tools_problems(tools)
-    return tuple(tools), instructions, problems
+    return tuple(tools), problems
 
 
 def _read_tool(entry: object, where: str) -> tuple[Tool | None, list[Problem]]:
@@ -257,7 +312,7 @@ def _read_tool(entry: object, where: str) -> tuple[Tool | None, list[Problem]]:
     problems = [
         Problem("error", where, f"unknown key {key!r}")
         for key in entry
-        if key not in ("name", "description", "parameters", "compare")
+        if key not in ("name", "description", "parameters", "compare", "examples")
     ]
     description = entry.get("description") or ""
     parameters = {} if entry.get("parameters") is None else entry["parameters"]
@@ -268,10 +323,13 @@ def _read_tool(entry: object, where: str) -> tuple[Tool | None, list[Problem]]:
         problems.append(Problem("error", where, f"parameters must be a JSON Schema object, not {parameters!r}"))
     if not isinstance(compare, Mapping):
         problems.append(Problem("error", where, f"compare must be an object of rules by parameter, not {compare!r}"))
+    examples = [] if entry.get("examples") is None else entry["examples"]
+    if not isinstance(examples, list) or not all(isinstance(text, str) and text.strip() for text in examples):
+        problems.append(Problem("error", where, f"examples must be a list of requests, not {examples!r}"))
     if problems:
         return None, problems
     try:
-        return Tool(name, str(description), dict(parameters), compare=dict(compare)), []
+        return Tool(name, str(description), dict(parameters), compare=dict(compare), examples=tuple(examples)), []
     except RecursionError:
         return None, [Problem("error", f"{where}, parameters", "nested too deep")]
 

@@ -192,14 +192,15 @@ class Certainty:
         self.policy = policy
         self.threshold = calibration.threshold(policy) if calibration is not None and policy is not None else None
 
-    def verdict(self, found: Evidence, *, catalogue_seen: bool) -> Verdict:
+    def verdict(self, found: Evidence, *, catalogue_seen: bool, own_shortlist: bool = True) -> Verdict:
         """P(right) and the action for a valid call with this evidence.
 
-        Nothing is known of a call unlike those of the rows that calibrated, with a catalogue of another kind or in
-        another mode: it is to be confirmed.
+        Nothing is known of a call unlike those of the rows that calibrated, with a catalogue of another kind, another
+        shortlist of it than the router's own, or in another mode: it is to be confirmed.
         """
         calibration = self.calibration
-        if calibration is None or not (self._had(catalogue_seen) and _same_mode(calibration, found)):
+        alike = own_shortlist and self._had(catalogue_seen)
+        if calibration is None or not (alike and _same_mode(calibration, found)):
             return Verdict(None, "confirm" if self.policy is not None else None)
         score = calibration.score(found)
         return Verdict(None if score is None else calibration.curve(score), self.action(score))

@@ -8,7 +8,7 @@ from typing import get_args
 
 from .calls import DEFAULT_MAX_TOKENS, NO_TOOL
 from .catalogue import Catalogue
-from .data import Example, scan
+from .data import Example, scan, with_shortlist
 from .duplicates import fold
 from .findings import KINDS, LEVELS, Finding, Length, Report, Split, SplitSummary, excerpt
 from .prompts import ChatFormat, Style, system_message
@@ -25,13 +25,17 @@ ESTIMATE_MARGIN = 16
 
 @dataclass(frozen=True)
 class Limits:
-    """What rows are measured with: the model's chat format, the prompt's form, and the longest row and answer."""
+    """What rows are measured with: the model's chat format, the prompt's form, and the longest row and answer.
+
+    With a `shortlist` the prompt shows so many tools.
+    """
 
     chat: ChatFormat | None = None
     style: Style = "signature"
     keep_system: bool = False
     max_seq_length: int | None = None
     max_tokens: int = DEFAULT_MAX_TOKENS
+    shortlist: int | None = None
 
 
 def check(sources: Sequence[Source], default: Catalogue | None = None, limits: Limits | None = None) -> Report:
@@ -148,7 +152,8 @@ def _lengths(split: Split, limits: Limits) -> list[Length]:
     chat = limits.chat
     if chat is None:
         return []
-    estimates = _estimates(split.examples, chat, limits)
+    examples = with_shortlist(split.examples, limits.shortlist)
+    estimates = _estimates(examples, chat, limits)
     longest = sorted(range(len(estimates)), key=lambda row: -sum(estimates[row]))[:LONGEST_SHOWN]
     most = math.inf if limits.max_seq_length is None else limits.max_seq_length - ESTIMATE_MARGIN
     near = [
@@ -157,7 +162,7 @@ def _lengths(split: Split, limits: Limits) -> list[Length]:
         if prompt + answer > most or answer > limits.max_tokens - ESTIMATE_MARGIN
     ]
     lengths = []
-    for example in (split.examples[row] for row in sorted({*longest, *near})):
+    for example in (examples[row] for row in sorted({*longest, *near})):
         messages = example.messages(limits.style, keep_system=limits.keep_system)
         row_tokens = chat.row_tokens(messages, example.answer)
         total = len(row_tokens.tokens)

@@ -60,7 +60,9 @@ def check_command(
     if config is not None:
         catalogue = catalogue or config.catalogue
         longest = config.max_seq_length if isinstance(config.max_seq_length, int) else None
-        limits = checks.Limits(None, config.prompt_style, config.keep_system, longest, config.max_tokens)
+        limits = checks.Limits(
+            None, config.prompt_style, config.keep_system, longest, config.max_tokens, config.shortlist
+        )
     limits = replace(
         limits,
         chat=chat_format(model) if model is not None else None,

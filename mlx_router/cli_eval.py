@@ -11,6 +11,7 @@ import click
 
 from . import gates
 from .calls import Mode
+from .cli_route import SHORTLIST
 from .data import Example, read
 from .errors import UsageError
 from .evaluation import Constrained, Evaluation, Scored, evaluate, read_predictions, write_predictions
@@ -22,6 +23,7 @@ from .router import Router
 
 if TYPE_CHECKING:
     from .cli_report import Wanted
+    from .thresholds import ThresholdReport
 
 FLOORS = (
     "valid_tool_call_rate",
@@ -84,6 +86,13 @@ def _gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--baseline-train", help="Training rows for the report's baselines, if not those of the adapter.")
 @click.option("--skip-base", is_flag=True, help="Don't route the report's rows with the untrained base too.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Show what withholding calls of lower confidence would do, beside the metrics.",
+)
+@click.option("--shortlist", type=click.IntRange(min=0), metavar="K", help=SHORTLIST)
 @click.option("--allow-leaks", is_flag=True, help="Measure although rows of the test were trained on.")
 @click.option("--near", help="Training rows: list what of the test is near one, and measure without it too.")
 @click.option(
@@ -119,6 +128,8 @@ def eval_(
     report_folder: str | None,
     baseline_train: str | None,
     skip_base: bool,
+    threshold: float | None,
+    shortlist: int | None,
     allow_leaks: bool,
     near: str | None,
     gates_file: str | None,
@@ -152,6 +163,10 @@ def eval_(
             raise UsageError("--predictions were made already: --mode decodes with an adapter")
         if promise is not None:
             raise UsageError("--predictions were made already: --wrong-call-rate takes an adapter")
+        if shortlist is not None:
+            raise UsageError("--predictions were made already: --shortlist takes an adapter")
+        if threshold is not None:
+            raise UsageError("--predictions don't say how sure the model was: --threshold takes an adapter")
         if folder or data or near:
             raise UsageError("--predictions takes no adapter and no rows", hint="the outputs are already there")
         default = load_catalogue(catalogue) if catalogue else None
@@ -161,7 +176,7 @@ def eval_(
         if folder is None or data is None:
             raise UsageError("eval needs an adapter folder and --data, or --predictions")
         policy = None if promise is None else {"wrong_call_rate": promise}
-        router, examples, leaks = _test(folder, data, near, catalogue, base, limit, policy)
+        router, examples, leaks = _test(folder, data, near, catalogue, base, limit, policy, shortlist)
         if leaks is not None and leaks.failed and not allow_leaks:
             _stop(leaks, pages, as_json)
         default = load_catalogue(catalogue) if catalogue else router.catalogue
@@ -179,6 +194,7 @@ def eval_(
     verdicts = gates.judge(limits, evaluation.metrics, gate_on)
     missed = [verdict.problem for verdict in verdicts if verdict.problem is not None]
     beside = {} if constrained is None else {"constrained": constrained.to_json()}
+    beside |= {} if threshold is None else {"threshold": _threshold(scored, threshold).to_json()}
     found = {**evaluation.to_json(), **_leaks_json(leaks, evaluation), **_certainty_json(scored), **beside}
     found["gates_missed"] = missed
     report = None if material is None else material.report(evaluation, leaks, verdicts, constrained)
@@ -189,6 +205,7 @@ def eval_(
     else:
         parts = [render_evaluation(evaluation, failures=failures)]
         parts += _certainty(scored)
+        parts += [] if threshold is None else [_threshold(scored, threshold).render()]
         parts += [render_constrained(constrained)] if constrained is not None else []
         parts += [render_leaks(leaks, evaluation)] if leaks is not None else []
         parts += [report.render_baselines()] if report is not None else []
@@ -228,9 +245,10 @@ def _test(
     base: str | None,
     limit: int | None,
     policy: dict[str, float] | None,
+    shortlist: int | None,
 ) -> tuple[Router, list[Example], Leaks | None]:
     """The router, the rows of the test, and what of them it has seen."""
-    router = Router.load(folder, base=base, policy=policy)
+    router = Router.load(folder, base=base, policy=policy, shortlist=shortlist)
     default = load_catalogue(catalogue) if catalogue else router.catalogue
     examples = read(data, default)[:limit]
     training = read(near, default) if near is not None else None
@@ -270,6 +288,12 @@ def _certainty(scored: Sequence[Scored]) -> list[str]:
     from .calibration import render_certainty
 
     return [render_certainty(scored)]
+
+
+def _threshold(scored: Sequence[Scored], threshold: float) -> "ThresholdReport":
+    from .thresholds import ThresholdReport
+
+    return ThresholdReport.of(scored, threshold)
 
 
 def _is_judged(scored: Sequence[Scored]) -> bool:

@@ -185,6 +185,7 @@ def base_alone(
         system=router.system,
         max_tokens=router.max_tokens,
         manifest=manifest,
+        shortlist=router.shortlist or 0,
     )
     return untrained_base(evaluate(prompted, examples, progress), manifest.base.name)
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import click
 
-from .calls import Decision, Mode, ParseFailure
+from .calls import Abstention, Decision, Mode, ParseFailure
 from .errors import RequestError
 from .router import Router
+
+SHORTLIST = "Show K tools of a larger catalogue, by the request's words; 0: all, whatever the recipe says."
 
 
 @click.command()
@@ -24,6 +26,15 @@ from .router import Router
     metavar="RATE",
     help="Act on calls only as this promise allows, instead of the adapter's own policy (docs/calibration.md).",
 )
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    metavar="P",
+    help="Withhold calls whose tool is less probable, and stop decoding there.",
+)
+@click.option("--skip-reason", is_flag=True, help="Stop at no_tool, without its reason.")
+@click.option("--shortlist", type=click.IntRange(min=0), metavar="K", help=SHORTLIST)
 @click.option("--base", help="Where the base model lies, if not under the name in the adapter's manifest.")
 def route(
     folder: str,
@@ -33,6 +44,9 @@ def route(
     mode: Mode,
     cache: str | None,
     wrong_call_rate: float | None,
+    threshold: float,
+    skip_reason: bool,
+    shortlist: int | None,
     base: str | None,
 ) -> None:
     """Route TEXT with the adapter or fused model in FOLDER; `-` reads one request a line from stdin.
@@ -40,7 +54,7 @@ def route(
     Mode constrained holds the answer to the catalogue's grammar: it is always a valid call, and may be a wrong one
     where the default mode would have failed to parse (docs/routing.md).
 
-    Under a policy a call that is to be confirmed, or withheld, is printed as such.
+    Under a policy or a threshold a call that is to be confirmed, or withheld, is printed as such.
 
     Exits with 0 for a call or no_tool, withheld or not, with 1 if an output was invalid, with 2 if it could not run.
 
@@ -54,11 +68,11 @@ def route(
 
     other = load_catalogue(catalogue) if catalogue else None
     policy = None if wrong_call_rate is None else {"wrong_call_rate": wrong_call_rate}
-    router = Router.load(folder, base=base, policy=policy, mode=mode, cache_dir=cache)
+    router = Router.load(folder, base=base, policy=policy, mode=mode, cache_dir=cache, shortlist=shortlist)
     code = 0
     for number, request in _requests(text):
         try:
-            decision = router.route(request, catalogue=other)
+            decision = router.route(request, catalogue=other, threshold=threshold, skip_reason=skip_reason)
         except RequestError as error:
             if number is None:
                 raise
@@ -91,6 +105,9 @@ def _shown(decision: Decision) -> str:
 
     if isinstance(decision.outcome, ParseFailure):
         return f"invalid output ({decision.outcome.reason}): {one_line(decision.raw)}"
+    if isinstance(decision.outcome, Abstention):
+        assert decision.confidence is not None, "decoding stops at a known confidence"
+        return f"withheld (confidence {decision.confidence:.2f}): {decision.outcome.tool}"
     text = assistant_text(decision.outcome)
     # Whoever reads calls from here acts on them; what is not to be acted on must not look like one.
     words = {"confirm": "to be confirmed", "abstain": "withheld"}.get(str(decision.action))

@@ -38,6 +38,7 @@ class TrainConfig(BaseModel):
 
     prompt_style: Literal["signature", "json_schema"] = Field("signature", description="how the catalogue is shown")
     keep_system: bool = Field(False, description="use the rows' own system text instead of rendering the catalogue")
+    shortlist: int | None = Field(None, ge=1, description="how many tools of a larger catalogue a request is shown")
     max_seq_length: Positive | Literal["auto"] = Field("auto", description="longest row in tokens; auto: whatever fits")
     max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=8, description="longest answer in tokens, in training and routing")
 

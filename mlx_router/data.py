@@ -19,6 +19,7 @@ from .errors import CatalogueError, DataError, RouterError
 from .interop import catalogue_from_json
 from .parsing import parse, parse_target
 from .prompts import Style, assistant_text, clean_request, conversation, system_message
+from .shortlist import Shortlists
 from .signature import parse_signatures
 
 SHOWN_ERRORS = 20
@@ -227,6 +228,18 @@ def write(examples: Iterable[Example], path: Path, catalogue_name: str, style: S
 def with_catalogue(examples: Sequence[Example], catalogue: Catalogue) -> list[Example]:
     """The same requests and targets against another catalogue."""
     return [replace(example, catalogue=catalogue) for example in examples]
+
+
+def with_shortlist(examples: Sequence[Example], size: int | None) -> Sequence[Example]:
+    """The examples with the tools that a router with such a shortlist is shown, the right ones always among them."""
+    if size is None:
+        return examples
+    lists = Shortlists(size)
+    found = []
+    for example in examples:
+        right = [target.tool for target in (example.target, *example.alternatives)]
+        found.append(replace(example, catalogue=lists.of(example.catalogue)(example.request, right)))
+    return found
 
 
 def _lines(path: Path) -> Iterator[tuple[str, object]]:

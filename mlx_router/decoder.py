@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .answers import Answer, Job, read_logits
-from .calls import Draft, Generation, Message, Prompt
+from .calls import Draft, Generation, Message, Prompt, Stop
 from .confidence import Candidate, NameScore, candidates
 from .errors import RequestError
 from .grammar import Grammar, Vocabulary
@@ -69,15 +69,16 @@ class GreedyDecoder:
         draft: Draft | None = None,
         names: Sequence[str] = (),
         grammar: str = "",
+        stop: Stop | None = None,
     ) -> Generation:
-        """The model's greedy answer, under a grammar the likeliest that fits it.
+        """The model's greedy answer, under a grammar the likeliest that fits it; up to the name where `stop` says so.
 
         Raises `RequestError` for a prompt that leaves no room in the context, `CatalogueError` for a grammar with
         schemas that can't be expressed.
         """
         start = time.perf_counter()
         with DEVICE:
-            job = self._job(0, Prompt(tuple(messages), draft, tuple(names), grammar), max_tokens)
+            job = self._job(0, Prompt(tuple(messages), draft, tuple(names), grammar, stop), max_tokens)
             return self._decode(job, start)
 
     def decode_many(
@@ -119,7 +120,8 @@ class GreedyDecoder:
             )
         path = self._grammar(prompt.grammar).begin(max_tokens) if prompt.grammar else None
         names = NameScore(self._candidates(prompt.names))
-        return Job(number, prompt, tokens, Answer(self.model.chat, max_tokens, names, prompt.draft, path))
+        answer = Answer(self.model.chat, max_tokens, names, prompt.draft, path, prompt.stop)
+        return Job(number, prompt, tokens, answer)
 
     def _decode(self, job: Job, start: float) -> Generation:
         """Decode one answer alone."""

@@ -12,12 +12,14 @@ from functools import cached_property
 from typing import Any
 
 from .calls import NO_TOOL, REASON_CODES
-from .catalogue import Catalogue, Tool
+from .catalogue import MORE, Catalogue, Tool
 from .schemas import Schema
 
 HEAD = '{"tool":"'
 ARGUMENTS = '","arguments":{'
 REASON = '","reason":"'
+# Behind these codes something is to be said.
+CODES = [f"{code}: {MORE}" if code == "missing_information" else code for code in REASON_CODES]
 WORD = re.compile(r"\w+")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 # Words that hold a digit are what identifiers, times and codes look like.
@@ -68,12 +70,12 @@ class Drafter:
 
     def _reason(self, rest: str) -> str:
         if len(rest) < len(REASON):
-            return REASON[len(rest) :] if REASON.startswith(rest) else ""
-        said = rest.removeprefix(REASON)
-        found = next((reason for reason in REASON_CODES if reason.startswith(said) and said), None)
-        if found is None:
-            return ""
-        return found[len(said) :] + (": " if found == "missing_information" else '"}')
+            return REASON[len(rest) :] + self._reason(REASON) if REASON.startswith(rest) else ""
+        said = rest[len(REASON) :]
+        listed = [_reason_text(reason) for reason in self.catalogue.reasons or CODES]
+        # Of a catalogue's reasons the first is guessed from the start; of others there are too many.
+        found = next((text for text in listed if text.startswith(said)), "") if said or self.catalogue.reasons else ""
+        return found[len(said) :]
 
     def _arguments(self, tool: Tool, text: str) -> str:
         """Read the finished arguments, then go on from where the text stops."""
@@ -148,6 +150,13 @@ class Drafter:
 
     def _mentioned(self, choice: Any) -> bool:
         return str(choice).replace("_", " ").casefold() in self.request.casefold()
+
+
+def _reason_text(reason: str) -> str:
+    """A reason as an answer holds it, up to where it ends or is the model's own."""
+    begun = reason.removesuffix(MORE)
+    text = json.dumps(begun, ensure_ascii=False)[1:-1]
+    return text if begun != reason else text + '"}'
 
 
 def _choices(schema: Schema) -> list[Any]:

@@ -2,17 +2,19 @@
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .calls import Decision, Failure, Mode, Outcome, ParseFailure, ToolCall
+from .calls import Abstention, Decision, Failure, Mode, Outcome, ParseFailure, ToolCall
 from .catalogue import Catalogue
 from .data import SHOWN_ERRORS, Example, Reader, RowError
 from .data import rows as raw_rows
 from .errors import DataError, RequestError, RouterError
 from .metrics import (
+    Metric,
     Metrics,
     Row,
     by_group,
@@ -22,6 +24,7 @@ from .metrics import (
     measure,
     per_tool,
     reason_agreement,
+    wilson,
     with_declared_comparison,
 )
 from .parsing import parse
@@ -39,7 +42,8 @@ class Scored:
     """One row of an evaluation: the example, the raw output, what it parses to, and how long it took.
 
     `latency_ms` is None for a row of a batch; `overridden` is a constrained decision's. `p_right` and `action` are a
-    calibrated router's, for a valid call; `decision` is there where a router made it.
+    calibrated router's, for a valid call; `decision` is there where a router made it. `shortlist` names the tools that
+    the model was shown, None where these were all.
     """
 
     example: Example
@@ -50,6 +54,7 @@ class Scored:
     p_right: float | None = None
     action: str | None = None
     decision: Decision | None = None
+    shortlist: tuple[str, ...] | None = None
 
     @property
     def row(self) -> Row:
@@ -69,6 +74,8 @@ class Scored:
             found["template"] = True
         found["tools"] = example.catalogue.to_json()["tools"]
         found |= {"output": self.output, "finished": not _failed(self.outcome, Failure.TRUNCATED)}
+        if self.shortlist is not None:
+            found["shortlist"] = list(self.shortlist)
         if self.p_right is not None:
             found["p_right"] = self.p_right
         if self.action is not None:
@@ -105,16 +112,19 @@ def evaluate(
 def _scored(example: Example, decision: Decision | RequestError) -> Scored:
     if isinstance(decision, RequestError):
         return Scored(example, "", ParseFailure(Failure.REFUSED, decision.message))
-    action = decision.action if isinstance(decision.outcome, ToolCall) else None
+    outcome = decision.outcome
+    assert not isinstance(outcome, Abstention), "rows are routed without a threshold"
+    action = decision.action if isinstance(outcome, ToolCall) else None
     return Scored(
         example,
         decision.raw,
-        decision.outcome,
+        outcome,
         _latency(decision),
         decision.overridden,
         p_right=decision.p_right,
         action=action,
         decision=decision,
+        shortlist=decision.shortlist,
     )
 
 
@@ -149,7 +159,8 @@ def _read_prediction(reader: Reader, row: object, where: str) -> Scored:
     # Only outputs and targets are compared, so whoever has no right to pass requests on can leave them out.
     with_request = row if "messages" in row else {"request": NOT_GIVEN, **row}
     example = reader.example(with_request, where)
-    outcome = _parsed(row, example.catalogue)
+    shortlist = _shortlist(row, example.catalogue)
+    outcome = _parsed(row, example.catalogue if shortlist is None else example.catalogue.only(shortlist))
     p_right, action = row.get("p_right"), row.get("action")
     # Another program's fields of these names may mean anything.
     known = isinstance(outcome, ToolCall) and isinstance(p_right, float) and 0 <= p_right <= 1
@@ -160,7 +171,15 @@ def _read_prediction(reader: Reader, row: object, where: str) -> Scored:
         outcome,
         p_right=p_right if known else None,
         action=str(action) if under_policy else None,
+        shortlist=shortlist,
     )
+
+
+def _shortlist(row: Mapping[str, Any], catalogue: Catalogue) -> tuple[str, ...] | None:
+    """The names of tools under "shortlist"; another program may mean anything by it."""
+    found = row.get("shortlist")
+    usable = isinstance(found, list) and found and all(isinstance(one, str) and one in catalogue for one in found)
+    return tuple(found) if usable and isinstance(found, list) else None
 
 
 def write_predictions(scored: Sequence[Scored], path: Path) -> None:
@@ -223,6 +242,7 @@ class Evaluation:
             "metrics": _json(self.metrics),
             "with_alternatives": four_with_alternatives(rows),
             "with_declared_comparison": with_declared_comparison(rows),
+            "shortlist": None if (recall := Recall.of(self.scored)) is None else recall.to_json(),
             "latency_ms": self.latency_ms(),
             "parse_failures": failures_by_reason(rows),
             "reasons": _json(reason_agreement(rows)),
@@ -232,6 +252,35 @@ class Evaluation:
             "notes": self.notes,
             "failures": [_failure(one) for one in self.failures],
         }
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How often a shortlist of `size` tools has the gold one, over the gold calls that were shown a shortlist.
+
+    Without its tool on the list a request can't be routed rightly. `missed` counts the gold tools that were not.
+    """
+
+    size: int
+    recall: Metric
+    missed: dict[str, int]
+
+    @classmethod
+    def of(cls, scored: Sequence[Scored]) -> "Recall | None":
+        """The recall over these rows; None where all were shown whole catalogues."""
+        lists = [one.shortlist for one in scored if one.shortlist is not None]
+        if not lists:
+            return None
+        calls = [one for one in scored if one.shortlist is not None and one.row.wants_call]
+        gold = [(one.example.target.tool, one.shortlist or ()) for one in calls]
+        missed = Counter(tool for tool, names in gold if tool not in names)
+        found, n = len(calls) - missed.total(), len(calls)
+        recall = Metric(found / n if n else None, n, wilson(found, n))
+        return cls(max(map(len, lists)), recall, dict(missed.most_common()))
+
+    def to_json(self) -> dict[str, Any]:
+        """The recall as JSON."""
+        return {"k": self.size, "recall": self.recall.to_json(), "missed": self.missed}
 
 
 @dataclass(frozen=True)

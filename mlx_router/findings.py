@@ -26,7 +26,7 @@ KINDS: Final[dict[str, tuple[Level, str]]] = {
     "value_not_in_request": ("warning", "values that are not in the request letter for letter"),
     "leading_because": ("warning", "values that begin with because, since or as"),
     "two_spellings": ("warning", "one value in two spellings"),
-    "unknown_reason": ("warning", "reasons without a known code"),
+    "unknown_reason": ("warning", "reasons without a known code, or not on the catalogue's list"),
     "unnamed_parameter": ("warning", "reasons that should name a parameter"),
     "unknown_parameter": ("warning", "reasons that name what is no parameter"),
     "parameter_order": ("warning", "reasons that name parameters out of order"),

@@ -1,14 +1,16 @@
 """A catalogue as a grammar over tokens: what may come next in an answer, and how it can still end in time."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 
 from .calls import NO_TOOL
-from .catalogue import Catalogue, Tool
+from .catalogue import MORE, Catalogue, Tool
 from .errors import CatalogueError, ModelError, RequestError
 from .schemas import SUBSCHEMA_LISTS, SUBSCHEMA_MAPS, SUBSCHEMAS, Schema
 
@@ -23,8 +25,11 @@ LARGEST = 999_999_999_999_999
 INSIDE = ('"}}', '"}', '"]', '"', *"@:Z1023456789Tabcdefghijklmnopqrstuvwxyz-./ABCDEFGHIJKLMNOPQRSUVWXY _+#%&()")
 OUTSIDE = ("}}", "}", "]", ",", '"', *"1023456789tfn-.:[{")
 SEARCH_STEPS = 600
-# Where an answer has no room left at its very beginning, this is it: an answer of every catalogue's grammar.
+# Where an answer has no room left at its very beginning, this is it, unless the catalogue lists other reasons.
 NOTHING_FITS = f'{{"tool":"{NO_TOOL}","reason":"no_matching_tool"}}'
+# A grammar's first line names the answer that takes its place, as a comment.
+COMMENT = "// "
+SPECIAL = re.compile(r"[\\^$.|?*+(){}\[\]]")
 OTHER_TOKENS = 8
 
 # Whether a JSON text stands within a string, and whether right behind a backslash.
@@ -40,8 +45,30 @@ def grammar_text(catalogue: Catalogue) -> str:
     calls = [_literal(f'{tool.name}","arguments":') + f" arguments_{n}" for n, tool in enumerate(catalogue)]
     calls.append(_literal(f'{NO_TOOL}","reason":') + " reason")
     schemas = [f"arguments_{n}: %json {json.dumps(_schema(tool))}" for n, tool in enumerate(catalogue)]
-    schemas.append(f"reason: %json {json.dumps(REASON)}")
-    return "\n".join([f"start: {_literal(HEAD)} ({' | '.join(calls)}) {_literal('}')}", *schemas])
+    schemas.append(f"reason: %json {json.dumps(_reason_schema(catalogue))}")
+    start = f"start: {_literal(HEAD)} ({' | '.join(calls)}) {_literal('}')}"
+    return "\n".join([*_shortest(catalogue), start, *schemas])
+
+
+def _reason_schema(catalogue: Catalogue) -> Schema:
+    """Any text, or one of the catalogue's reasons."""
+    if not catalogue.reasons:
+        return REASON
+    begun = [reason.removesuffix(MORE) for reason in catalogue.reasons if reason.endswith(MORE)]
+    closed = [reason for reason in catalogue.reasons if not reason.endswith(MORE)]
+    options: list[Schema] = [{"enum": closed}] if closed else []
+    escaped = (SPECIAL.sub(r"\\\g<0>", text) for text in begun)
+    options += [{"type": "string", "pattern": rf"^{text}[\s\S]*\S"} for text in escaped]
+    return {"anyOf": options, **COMPACT}
+
+
+def _shortest(catalogue: Catalogue) -> list[str]:
+    """The comment that holds the shortest refusal, where the catalogue lists its reasons."""
+    texts = [reason.removesuffix(MORE) + ("-" if reason.endswith(MORE) else "") for reason in catalogue.reasons]
+    if not texts:
+        return []
+    reason = json.dumps(min(texts, key=len), ensure_ascii=False)
+    return [f'{COMMENT}{{"tool":"{NO_TOOL}","reason":{reason}}}']
 
 
 def _literal(text: str) -> str:
@@ -95,9 +122,13 @@ class Vocabulary:
         self.tokens = LLTokenizer(backend.to_str(), n_vocab=size, eos_token=list(eos_tokens))
         self.size = size
         self.end = min(eos_tokens)
-        self.refusal = [*tokenizer.encode(NOTHING_FITS, add_special_tokens=False), self.end]
+        self._encode = partial(tokenizer.encode, add_special_tokens=False)
         self.inside = self._single(tokenizer, INSIDE)
         self.outside = self._single(tokenizer, OUTSIDE)
+
+    def answer(self, text: str) -> list[int]:
+        """The tokens of an answer, that of the turn's end included."""
+        return [*self._encode(text), self.end]
 
     def _single(self, tokenizer: Any, texts: Sequence[str]) -> list[int]:
         """Those of the texts that are one token."""
@@ -124,7 +155,10 @@ class Grammar:
         self.vocabulary = vocabulary
         failed, messages = LLMatcher.validate_grammar_with_warnings(text, vocabulary.tokens)
         if failed:
-            raise _refusal(text, vocabulary.tokens, messages[0])
+            raise _error(text, vocabulary.tokens, messages[0])
+        first = text.partition("\n")[0]
+        refusal = first.removeprefix(COMMENT) if first.startswith(COMMENT) else NOTHING_FITS
+        self.refusal = vocabulary.answer(refusal)
         self._start = LLMatcher(vocabulary.tokens, text, log_level=0)
 
     def begin(self, max_tokens: int) -> "Path":
@@ -132,20 +166,18 @@ class Grammar:
 
         Raises `RequestError` where not even the answer that no tool fits has room.
         """
-        vocabulary = self.vocabulary
-        if len(vocabulary.refusal) > max_tokens:
+        if len(self.refusal) > max_tokens:
             raise RequestError(
-                f"constrained decoding needs room for {len(vocabulary.refusal)} tokens, and the answer may have "
-                f"{max_tokens}",
+                f"constrained decoding needs room for {len(self.refusal)} tokens, and the answer may have {max_tokens}",
                 hint="raise max_tokens",
             )
-        return Path(self._start.deep_copy(), vocabulary, max_tokens, vocabulary.refusal)
+        return Path(self._start.deep_copy(), self.vocabulary, max_tokens, self.refusal)
 
 
-def _refusal(text: str, tokens: LLTokenizer, message: str) -> CatalogueError:
+def _error(text: str, tokens: LLTokenizer, message: str) -> CatalogueError:
     """The error, with the tools at fault by number of their rule."""
     problems = []
-    head, *rules = text.split("\n")
+    head, *rules = [line for line in text.split("\n") if not line.startswith(COMMENT)]
     for rule in rules:
         name, _, schema = rule.partition(": ")
         failed, found = LLMatcher.validate_grammar_with_warnings(f"start: {schema}", tokens)

@@ -82,7 +82,7 @@ def _tool_removed(example: Example, rng: Random) -> Example | None:
     others = tuple(tool for tool in example.catalogue if tool.name != gold)
     if gold == NO_TOOL or not others or any(target.tool not in (gold, NO_TOOL) for target in example.alternatives):
         return None
-    catalogue = Catalogue(others, example.catalogue.instructions)
+    catalogue = replace(example.catalogue, tools=others)
     return replace(example, catalogue=catalogue, target=NoTool(reason="no_matching_tool"), alternatives=())
 
 
@@ -96,7 +96,7 @@ def _tools_renamed(example: Example, rng: Random) -> Example | None:
         return ToolCall(tool=names[target.tool], arguments=target.arguments) if isinstance(target, ToolCall) else target
 
     changed = _targets(example, renamed)
-    return replace(changed, catalogue=Catalogue(tools, example.catalogue.instructions))
+    return replace(changed, catalogue=replace(example.catalogue, tools=tools))
 
 
 def _made_up_names(catalogue: Catalogue) -> dict[str, str]:
@@ -128,7 +128,7 @@ def _names_restyled(example: Example, rng: Random) -> Example | None:
         return ToolCall(tool=tools[target.tool], arguments=arguments)
 
     changed = tuple(_restyled_tool(tool, tools, parameters[tool.name]) for tool in example.catalogue)
-    return replace(_targets(example, restyled), catalogue=Catalogue(changed, example.catalogue.instructions))
+    return replace(_targets(example, restyled), catalogue=replace(example.catalogue, tools=changed))
 
 
 def _restyled(name: str) -> str:
@@ -152,7 +152,7 @@ def _order_shuffled(example: Example, rng: Random) -> Example | None:
         return None
     # One order for all rows of a catalogue, so that it is read once.
     Random(example.catalogue.hash).shuffle(tools)
-    return replace(example, catalogue=Catalogue(tuple(tools), example.catalogue.instructions))
+    return replace(example, catalogue=replace(example.catalogue, tools=tuple(tools)))
 
 
 def _distractors_added(example: Example, rng: Random) -> Example | None:
@@ -160,7 +160,7 @@ def _distractors_added(example: Example, rng: Random) -> Example | None:
     others = [tool for tool in _other_tools() if not _words(tool.name) & own][:DISTRACTORS]
     tools = [*example.catalogue, *others]
     Random(example.catalogue.hash).shuffle(tools)
-    return replace(example, catalogue=Catalogue(tuple(tools), example.catalogue.instructions))
+    return replace(example, catalogue=replace(example.catalogue, tools=tuple(tools)))
 
 
 @cache

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from .catalogue import Catalogue, Tool, read_tools
+from .catalogue import Catalogue, Tool, read_catalogue
 from .declared import (
     declares_tool,
     from_declarations,
@@ -62,14 +62,14 @@ def catalogue_from_json(value: object) -> Catalogue:
 def inspect_json(value: object) -> tuple[Catalogue | None, list[Problem]]:
     """The catalogue, None where there is none to be had, and everything wrong with it: errors, then warnings."""
     try:
-        tools, instructions, problems = read_tools(canonical_json(value))
+        fields, problems = read_catalogue(canonical_json(value))
     except CatalogueError as error:
         return None, [Problem("error", "catalogue", error.message)]
     if isinstance(value, Mapping) and (_result(value).get("nextCursor")):
         problems.append(Problem("warning", "nextCursor", "this is one page of the server's tools; there are more"))
     problems.sort(key=lambda problem: problem.level != "error")
     usable = all(problem.level != "error" for problem in problems)
-    return (Catalogue(tools, instructions) if usable else None), problems
+    return (Catalogue(**fields) if usable else None), problems
 
 
 def canonical_json(value: object) -> object:
@@ -84,7 +84,8 @@ def canonical_json(value: object) -> object:
     tools = [_canonical_entry(entry, foreign=key == "functions") for entry in entries]
     if key == "tools" and body is value and tools == entries:
         return body
-    return {"instructions": body.get("instructions") or "", "tools": tools}
+    reasons = {"reasons": body["reasons"]} if "reasons" in body else {}
+    return {"instructions": body.get("instructions") or "", **reasons, "tools": tools}
 
 
 def _result(value: Mapping[str, Any]) -> Mapping[str, Any]:

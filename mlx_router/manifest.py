@@ -82,6 +82,12 @@ class Manifest(BaseModel):
             )
         return catalogue
 
+    @property
+    def shortlist(self) -> int | None:
+        """How many tools of a larger catalogue the model was shown in training; None if all."""
+        found = self.config.get("shortlist")
+        return found if isinstance(found, int) else None
+
     def check_parity(self, folder: Path) -> None:
         """Raises `ModelError` where the model in the folder lost too much when it was fused or quantized."""
         if self.parity is not None and self.parity.failed:

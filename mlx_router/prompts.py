@@ -16,13 +16,11 @@ from typing import Any, Literal, Protocol, TypeAlias
 from .calls import NO_TOOL, Message, NoTool, Target, ToolCall
 from .catalogue import Catalogue
 from .errors import ModelError, RequestError
-from .signature import TOOLS_FOLLOW, render_signatures
+from .signature import NO_TOOL_ANSWER, TOOLS_FOLLOW, render_reasons, render_signatures
 
 Style: TypeAlias = Literal["signature", "json_schema"]
 
-HOW_TO_ANSWER = (
-    'Respond with {"tool":"name","arguments":{}}. If no tool fits, respond with {"tool":"no_tool","reason":"..."}.'
-)
+HOW_TO_CALL = 'Respond with {"tool":"name","arguments":{}}.'
 # A template that prints today's date would make today's routing differ from yesterday's training.
 A_DAY = "26 Jul 2024"
 STOPPED_CLOCK = "{%- macro strftime_now(format) -%}" + A_DAY + "{%- endmacro -%}"
@@ -38,7 +36,7 @@ def system_message(catalogue: Catalogue, style: Style = "signature") -> str:
         tools = render_signatures(catalogue)
     else:
         tools = "\n".join(compact_json(tool.to_json()) for tool in catalogue)
-    return f"{head}\n{tools}\n{HOW_TO_ANSWER}"
+    return f"{head}\n{tools}\n{HOW_TO_CALL} {NO_TOOL_ANSWER}{render_reasons(catalogue)}}}."
 
 
 def assistant_text(target: Target, catalogue: Catalogue | None = None) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .calls import NO_TOOL, ParseFailure
-from .evaluation import Constrained, Evaluation, Scored
+from .evaluation import Constrained, Evaluation, Recall, Scored
 from .metrics import (
     FOUR,
     Metric,
@@ -28,6 +28,7 @@ COMPANY = (
     "parse_failure_rate",
 )
 LISTED_TOOLS = 30
+LISTED_MISSED = 5
 
 
 def rate(value: float | None) -> str:
@@ -50,7 +51,8 @@ def one_line(text: str) -> str:
 
 def render_evaluation(evaluation: Evaluation, *, failures: int = 10) -> str:
     """The four metrics first, then their company, tools, confusions, and failures one by one."""
-    parts = [_metrics(evaluation), _latency(evaluation), _tools(evaluation), _confusions(evaluation)]
+    parts = [_metrics(evaluation), _recall(evaluation), _latency(evaluation)]
+    parts += [_tools(evaluation), _confusions(evaluation)]
     parts += [_parse_failures(evaluation), _failures(evaluation.failures, failures)]
     parts += [f"note: {note}" for note in evaluation.notes]
     return "\n\n".join(part for part in parts if part)
@@ -86,6 +88,17 @@ def _line(name: str, metric: Metric, *beside: Mapping[str, float | None]) -> tup
     highest = "" if metric.max is None else rate(metric.max)
     others = [rate(values[name]) if name in values else "" for values in beside]
     return name, rate(metric.value), interval, str(metric.n), highest, *others
+
+
+def _recall(evaluation: Evaluation) -> str:
+    found = Recall.of(evaluation.scored)
+    if found is None:
+        return ""
+    metric = found.recall
+    interval = "–" if metric.ci95 is None else f"{metric.ci95[0]:.3f} … {metric.ci95[1]:.3f}"
+    missed = ", ".join(f"{tool} {count}" for tool, count in list(found.missed.items())[:LISTED_MISSED])
+    text = f"shortlist of {found.size} tools: recall of the gold tool {rate(metric.value)} ({interval}, n {metric.n})"
+    return f"{text}; not on it: {missed}" if missed else text
 
 
 def _latency(evaluation: Evaluation) -> str:

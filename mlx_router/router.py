@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 from .calls import (
     DEFAULT_MAX_TOKENS,
     NO_TOOL,
+    SKIPPED_REASON,
+    Abstention,
     BatchDecoder,
     Decision,
     Decoder,
     Failure,
     Generation,
     Mode,
+    NoTool,
     Outcome,
     ParseFailure,
     Prompt,
+    Stop,
+    Stopped,
     ToolCall,
 )
 from .catalogue import Catalogue
@@ -31,6 +36,8 @@ from .manifest import Manifest, read_manifest
 from .parsing import parse
 from .policy import Policy, as_policy
 from .prompts import Style, clean_request, conversation, system_message
+from .shortlist import Shortlists
+from .signature import render_tool
 
 if TYPE_CHECKING:
     from .data import Example
@@ -49,7 +56,9 @@ class Router:
     `system` replaces the rendered catalogue where the adapter was trained on a text of its own. `certainty` tells how
     sure calls are and what to do with them. `log_requests` lets the log of invalid outputs hold their text; without it
     only hashes are logged. `mode` "constrained" holds answers to the catalogue's grammar (docs/routing.md says what
-    that costs). Safe to call from several threads.
+    that costs). `shortlist` shows the model that many tools of a larger catalogue, those that share most words with the
+    request; by default it is the one that the adapter was trained with, and 0 shows all tools. Safe to call from
+    several threads.
     """
 
     def __init__(
@@ -64,6 +73,7 @@ class Router:
         certainty: Certainty | None = None,
         log_requests: bool = False,
         mode: Mode = "greedy",
+        shortlist: int | None = None,
     ) -> None:
         self.decoder = decoder
         self.catalogue = catalogue
@@ -75,6 +85,16 @@ class Router:
         self.log_requests = log_requests
         self.mode: Mode = mode
         self._trained_on = manifest.catalogue_hash if manifest is not None else catalogue.hash
+        own = manifest.shortlist if manifest is not None else shortlist
+        self.shortlist = (own if shortlist is None else shortlist) or None
+        self._shortlists = Shortlists(self.shortlist) if self.shortlist is not None else None
+        # How sure calls are was learnt with the adapter's own.
+        self._own_shortlist = self.shortlist == (own or None)
+        if self.shortlist is not None and (system is not None or (manifest is not None and manifest.keep_system)):
+            raise UsageError(
+                "this adapter was trained on system texts of its own (keep_system), which can't be cut to a shortlist",
+                hint="route without a shortlist",
+            )
 
     @classmethod
     def load(
@@ -88,6 +108,7 @@ class Router:
         log_requests: bool = False,
         mode: Mode = "greedy",
         cache_dir: str | Path | None = None,
+        shortlist: int | None = None,
     ) -> "Router":
         """A router from an adapter folder or a fused model. Raises `ModelError` where the folder is not whole.
 
@@ -95,12 +116,18 @@ class Router:
         values `Decision.dispatch` then passes on. `base` is where the base lies if it is not found under the name in
         the manifest. `policy`, `{"wrong_call_rate": 0.01}` say, takes the place of the one in the folder; `UsageError`
         where the folder has no calibration, or one by too few rows for it. Without `calibrated` both are left aside.
-        `cache_dir` is a folder in which prefilled catalogues are kept from one process to the next.
+        `cache_dir` is a folder in which prefilled catalogues are kept from one process to the next; it does not go
+        together with a `shortlist`, which makes other catalogues of every request.
         """
         path = Path(folder).expanduser()
         manifest = read_manifest(path)
         own = manifest.read_catalogue()
         certainty = read_certainty(manifest, policy, path) if calibrated else None
+        if cache_dir is not None and (manifest.shortlist if shortlist is None else shortlist):
+            raise UsageError(
+                "a shortlist makes a catalogue of its own for a request, so that keeping them on disk gains nothing",
+                hint="give either a cache or a shortlist; a shortlist of 0 shows all tools",
+            )
         from .decoder import GreedyDecoder
         from .loading import load_routing_model
         from .prefixes import PrefixFiles
@@ -117,22 +144,37 @@ class Router:
             certainty=certainty,
             log_requests=log_requests,
             mode=mode,
+            shortlist=shortlist,
         )
-        _warn_of_length(model.chat, model.config.get("trained_tokens"), router._system(router.catalogue))
+        longest = router.catalogue
+        if router.shortlist is not None:
+            by_length = sorted(longest, key=lambda tool: -len(render_tool(tool)))
+            longest = longest.only({tool.name for tool in by_length[: router.shortlist]})
+        _warn_of_length(model.chat, model.config.get("trained_tokens"), router._system(longest))
         return router
 
-    def route(self, request: str | bytes, *, catalogue: Catalogue | None = None, mode: Mode | None = None) -> Decision:
+    def route(
+        self,
+        request: str | bytes,
+        *,
+        catalogue: Catalogue | None = None,
+        mode: Mode | None = None,
+        threshold: float = 0.0,
+        skip_reason: bool = False,
+    ) -> Decision:
         """The decision for one request; greedy, so the same request gives the same decision.
 
-        `catalogue` routes against other tools than the adapter's own, `mode` in another mode than the router's.
+        `catalogue` routes against other tools than the adapter's own, `mode` in another mode than the router's. A call
+        whose `confidence` is below the `threshold` is withheld, and decoding stops after its tool's name. With
+        `skip_reason` it stops after the name `no_tool`, whose reason is then "skipped".
         Raises `RequestError` for a request that is empty, not UTF-8, or too long for the model; the model's own output
         never raises.
         """
-        return self._decide(self._question(request, catalogue), mode)
+        return self._decide(self._question(request, catalogue), self._wish(mode, threshold, skip_reason))
 
     def route_example(self, example: "Example", *, mode: Mode | None = None) -> Decision:
         """The decision for an example's request, against the example's own catalogue."""
-        return self._decide(self._example(example), mode)
+        return self._decide(self._example(example), self._wish(mode))
 
     def route_many(
         self,
@@ -140,6 +182,8 @@ class Router:
         *,
         catalogue: Catalogue | None = None,
         mode: Mode | None = None,
+        threshold: float = 0.0,
+        skip_reason: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> list[Decision]:
         """The decisions for several requests, in order; `progress` is called with the number done.
@@ -148,7 +192,8 @@ class Router:
         the catalogue, which takes less time where the model waits for memory. Raises `RequestError` as `route` does,
         one too long after all others.
         """
-        found = self._decide_many([self._question(request, catalogue) for request in requests], mode, progress)
+        wish = self._wish(mode, threshold, skip_reason)
+        found = self._decide_many([self._question(request, catalogue) for request in requests], wish, progress)
         decisions = []
         for number, decision in enumerate(found, start=1):
             if isinstance(decision, RequestError):
@@ -164,78 +209,112 @@ class Router:
         progress: Callable[[int], None] | None = None,
     ) -> list[Decision | RequestError]:
         """The decisions for several examples, in batches; or what `route_example` raises, in its place."""
-        return self._decide_many([self._example(example) for example in examples], mode, progress)
+        return self._decide_many([self._example(example) for example in examples], self._wish(mode), progress)
+
+    def _wish(self, mode: Mode | None, threshold: float = 0.0, skip_reason: bool = False) -> "_Wish":
+        if not 0 <= threshold <= 1:
+            raise UsageError(f"the threshold is {threshold!r}; confidence is a probability, from 0 to 1")
+        return _Wish(self.mode if mode is None else mode, threshold, skip_reason)
 
     def _question(self, request: str | bytes, catalogue: Catalogue | None) -> "_Question":
-        text = clean_request(request)
-        chosen = self.catalogue if catalogue is None else catalogue
-        return _Question(text, self._system(chosen), chosen)
+        return self._ask(clean_request(request), self.catalogue if catalogue is None else catalogue)
 
     def _example(self, example: "Example") -> "_Question":
         keep = self.manifest is not None and self.manifest.keep_system
         system = example.system if keep else None
-        return _Question(example.request, system or self._system(example.catalogue), example.catalogue)
+        return self._ask(example.request, example.catalogue, system)
+
+    def _ask(self, request: str, catalogue: Catalogue, system: str | None = None) -> "_Question":
+        shown = catalogue if self._shortlists is None else self._shortlists.of(catalogue)(request)
+        seen = catalogue.hash == self._trained_on
+        return _Question(request, system or self._system(shown), shown, seen, shortened=shown is not catalogue)
 
     def _system(self, catalogue: Catalogue) -> str:
         """The text that the adapter was trained on, if it is about this catalogue; else the catalogue rendered."""
         own_text = self.system if catalogue.hash == self._trained_on else None
         return own_text or system_message(catalogue, self.style)
 
-    def _decide(self, question: "_Question", mode: Mode | None) -> Decision:
-        prompt = question.prompt(self.mode if mode is None else mode)
-        # Only a decoder that is asked for it has to know of grammars.
-        grammar = {"grammar": prompt.grammar} if prompt.grammar else {}
+    def _decide(self, question: "_Question", wish: "_Wish") -> Decision:
+        prompt = question.prompt(wish)
+        # Only a decoder that is asked for them has to know of grammars and stops.
+        options: dict[str, Any] = {"grammar": prompt.grammar} if prompt.grammar else {}
+        options |= {"stop": prompt.stop} if prompt.stop is not None else {}
         generation = self.decoder.decode(
-            prompt.messages, self.max_tokens, draft=prompt.draft, names=prompt.names, **grammar
+            prompt.messages, self.max_tokens, draft=prompt.draft, names=prompt.names, **options
         )
-        return self._decision(question, generation)
+        return self._decision(question, wish, generation)
 
     def _decide_many(
-        self, questions: "Sequence[_Question]", mode: Mode | None, progress: Callable[[int], None] | None
+        self, questions: "Sequence[_Question]", wish: "_Wish", progress: Callable[[int], None] | None
     ) -> list[Decision | RequestError]:
         if isinstance(self.decoder, BatchDecoder) and len(questions) > 1:
-            prompts = [question.prompt(self.mode if mode is None else mode) for question in questions]
+            prompts = [question.prompt(wish) for question in questions]
             found = self.decoder.decode_many(prompts, self.max_tokens, progress)
             return [
-                one if isinstance(one, RequestError) else self._decision(question, one)
+                one if isinstance(one, RequestError) else self._decision(question, wish, one)
                 for question, one in zip(questions, found, strict=True)
             ]
         decisions: list[Decision | RequestError] = []
         for number, question in enumerate(questions, start=1):
             try:
-                decisions.append(self._decide(question, mode))
+                decisions.append(self._decide(question, wish))
             except RequestError as error:
                 decisions.append(error)
             if progress is not None:
                 progress(number)
         return decisions
 
-    def _decision(self, question: "_Question", generation: Generation) -> Decision:
+    def _decision(self, question: "_Question", wish: "_Wish", generation: Generation) -> Decision:
+        scores = generation.scores
+        if generation.stopped is not None:
+            return self._stopped(question, generation, generation.stopped)
         catalogue = question.catalogue
         outcome = read_outcome(generation, catalogue)
-        scores = generation.scores
         said = grounded(outcome, catalogue, question.request)
-        seen = catalogue.hash == self._trained_on
         verdict = Verdict()
         if isinstance(outcome, ParseFailure):
             self._log(question.request, generation.text, outcome)
         elif isinstance(outcome, ToolCall) and self.certainty is not None:
-            verdict = self.certainty.verdict(evidence(scores, said), catalogue_seen=seen)
+            verdict = self.certainty.verdict(
+                evidence(scores, said), catalogue_seen=question.catalogue_seen, own_shortlist=self._own_shortlist
+            )
+        abstains = isinstance(outcome, ToolCall) and (verdict.action == "abstain" or wish.withholds(generation))
         return Decision(
             outcome=outcome,
             raw=generation.text,
-            catalogue_seen=seen,
+            catalogue_seen=question.catalogue_seen,
             timings=generation.timings,
             confidence=scores.tool if scores else None,
             runner_up=scores.runner_up if scores else None,
             weakest_argument=scores.weakest_argument if scores else None,
             grounded=said,
             p_right=verdict.p_right,
-            withheld=outcome if isinstance(outcome, ToolCall) and verdict.action == "abstain" else None,
-            action=verdict.action or _action(outcome),
+            withheld=outcome if isinstance(outcome, ToolCall) and abstains else None,
+            action="abstain" if abstains else verdict.action or _action(outcome),
+            shortlist=question.shortlist,
             overridden=scores.overridden if scores else None,
             overridden_tokens=scores.overridden_tokens if scores else None,
             typed_arguments=_typed(outcome, catalogue),
+        )
+
+    def _stopped(self, question: "_Question", generation: Generation, name: str) -> Decision:
+        """The decision of an answer that was left after the tool's name."""
+        scores = generation.scores
+        unsure = None if name == NO_TOOL else Abstention(name)
+        why: Stopped = "no_tool" if unsure is None else "unsure"
+        return Decision(
+            outcome=unsure or NoTool(reason=SKIPPED_REASON),
+            raw=generation.text,
+            catalogue_seen=question.catalogue_seen,
+            timings=generation.timings,
+            confidence=scores.tool if scores else None,
+            runner_up=scores.runner_up if scores else None,
+            withheld=unsure,
+            action="answer" if unsure is None else "abstain",
+            stopped=why,
+            shortlist=question.shortlist,
+            overridden=scores.overridden if scores else None,
+            overridden_tokens=scores.overridden_tokens if scores else None,
         )
 
     def _log(self, request: str, raw: str, failure: ParseFailure) -> None:
@@ -245,17 +324,48 @@ class Router:
 
 
 @dataclass(frozen=True)
+class _Wish:
+    """How a caller wants requests decided."""
+
+    mode: Mode
+    threshold: float = 0.0
+    skip_reason: bool = False
+
+    @property
+    def stop(self) -> Stop | None:
+        """What ends decoding after the tool's name, if anything may."""
+        if not (self.threshold or self.skip_reason):
+            return None
+        return lambda name, probability: self.skip_reason if name == NO_TOOL else probability < self.threshold
+
+    def withholds(self, generation: Generation) -> bool:
+        """Whether a call that was decoded to its end is not to be made; one of unknown confidence is not."""
+        confidence = generation.scores.tool if generation.scores else None
+        return self.threshold > 0 and (confidence is None or confidence < self.threshold)
+
+
+@dataclass(frozen=True)
 class _Question:
-    """A request with the text that shows the model its tools, and the tools."""
+    """A request with the text that shows the model its tools, and the tools that it shows.
+
+    `catalogue_seen` says whether all of the catalogue was trained on, `shortened` whether only some of it is shown.
+    """
 
     request: str
     system: str
     catalogue: Catalogue
+    catalogue_seen: bool
+    shortened: bool
 
-    def prompt(self, mode: Mode) -> Prompt:
+    @property
+    def shortlist(self) -> tuple[str, ...] | None:
+        """The names of the tools that are shown, where these are not all."""
+        return tuple(tool.name for tool in self.catalogue) if self.shortened else None
+
+    def prompt(self, wish: _Wish) -> Prompt:
         """What the decoder needs to answer it."""
         grammar = ""
-        if mode == "constrained":
+        if wish.mode == "constrained":
             from .grammar import grammar_text
 
             grammar = grammar_text(self.catalogue)
@@ -264,6 +374,7 @@ class _Question:
             draft=Drafter(self.catalogue, self.request).continuation,
             names=(*(tool.name for tool in self.catalogue), NO_TOOL),
             grammar=grammar,
+            stop=wish.stop,
         )
 
 
@@ -273,7 +384,7 @@ def _warn_of_length(chat: "ChatFormat", trained: int | None, system: str) -> Non
     if trained and size > trained:
         warnings.warn(
             f"this catalogue has {size} tokens; the base was trained with up to {trained}, and gets worse beyond: "
-            "take fewer tools, shorter descriptions or a larger base",
+            "take fewer tools, a shortlist, shorter descriptions or a larger base",
             stacklevel=3,
         )
 

@@ -89,10 +89,14 @@ def _leaves_trace(value: Any, request: str) -> bool:
 def _no_tool_breaches(target: Target, example: Example) -> Iterator[Breach]:
     if not isinstance(target, NoTool):
         return
+    catalogue = example.catalogue
     code, _, words = target.reason.partition(":")
-    if code.strip() not in REASON_CODES:
+    if not catalogue.lists(target.reason):
+        yield Breach("unknown_reason", f"{target.reason!r} is none of the catalogue's reasons")
+    elif not catalogue.reasons and code.strip() not in REASON_CODES:
         yield Breach("unknown_reason", f"{code.strip()!r} is no reason code")
-    if code.strip() in NAMING_CODES:
+    # A catalogue that lists the bare code wants no names.
+    if code.strip() in NAMING_CODES and target.reason not in catalogue.reasons:
         names = [name.strip() for name in words.split(",") if name.strip()]
         yield from _named_breaches(code.strip(), names, example.catalogue)
 

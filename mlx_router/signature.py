@@ -14,7 +14,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .catalogue import Catalogue, Tool
+from .calls import NO_TOOL
+from .catalogue import MORE, Catalogue, Tool
 from .errors import CatalogueError
 from .schemas import FORMATS, Schema
 
@@ -22,6 +23,8 @@ TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"
 NAMES = {short: full for full, short in TYPES.items()} | {full: full for full in TYPES} | {"None": "null"}
 PLAIN_NAME = re.compile(r"[\w.$-]+")
 TOOLS_FOLLOW = "Available tools:"
+# The reasons follow, as an enum.
+NO_TOOL_ANSWER = f'If no tool fits, respond with {{"tool":"{NO_TOOL}","reason":'
 MAX_DEPTH = 8
 
 
@@ -36,6 +39,11 @@ def render_tool(tool: Tool) -> str:
 def render_signatures(catalogue: Catalogue) -> str:
     """All tools' lines."""
     return "\n".join(render_tool(tool) for tool in catalogue)
+
+
+def render_reasons(catalogue: Catalogue) -> str:
+    """The reasons of a `no_tool` as the model is shown them."""
+    return "|".join(_literal(reason) for reason in catalogue.reasons or (MORE,))
 
 
 def _fields(schema: Mapping[str, Any], defs: Mapping[str, Any], depth: int) -> str:
@@ -104,7 +112,21 @@ def parse_signatures(system: str) -> Catalogue | None:
         return None
     first = next(number for number, line in enumerate(lines) if re.match(r"\s*- [^\s(]+\(", line))
     head = " ".join(line.strip() for line in lines[:first]).strip()
-    return Catalogue(tuple(tools), head.removesuffix(TOOLS_FOLLOW).strip())
+    return Catalogue(tuple(tools), head.removesuffix(TOOLS_FOLLOW).strip(), _read_reasons(lines))
+
+
+def _read_reasons(lines: list[str]) -> tuple[str, ...]:
+    """The reasons that a message lists after its tools in our words; none where it says "...", or something else."""
+    said = next((line.partition(NO_TOOL_ANSWER)[2] for line in reversed(lines) if NO_TOOL_ANSWER in line), "")
+    reader = _Reader(said)
+    try:
+        found = [reader.literal()]
+        while reader.accept("|"):
+            found.append(reader.literal())
+        reader.expect("}")
+    except ValueError:
+        return ()
+    return () if found == [MORE] or not all(isinstance(reason, str) for reason in found) else tuple(found)
 
 
 def _read_line(line: str) -> Tool:

@@ -4,12 +4,13 @@ They follow the rules for gold values: what a call's arguments say stands in the
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import cycle
 from random import Random
 from typing import TypeAlias
 
 from .calls import NO_TOOL, NoTool, ToolCall
-from .catalogue import Catalogue, Tool
+from .catalogue import MORE, Catalogue, Tool
 from .data import Example
 from .duplicates import fold
 from .patterns import NoSample
@@ -40,7 +41,22 @@ def rows(catalogue: Catalogue, seed: int = 0) -> tuple[list[Example], list[str]]
         found += calls
         fillable.append(tool)
     wanted = round(len(found) * NO_TOOL_SHARE / (1 - NO_TOOL_SHARE))
-    return [*found, *_refusals(catalogue, fillable, wanted, rng, taken)], left_out
+    refusals = [_with_listed_reason(row) for row in _refusals(catalogue, fillable, wanted, rng, taken)]
+    if any(new.target != row.target for new, row in refusals):
+        left_out.append("reasons of no_tool rows: the catalogue lists others, and the rows' were set to one of them")
+    return [*found, *(new for new, _ in refusals)], left_out
+
+
+def _with_listed_reason(row: Example) -> tuple[Example, Example]:
+    """The row with a reason that its catalogue lists, its code or else the first, and the row."""
+    catalogue, target = row.catalogue, row.target
+    if not isinstance(target, NoTool) or catalogue.lists(target.reason):
+        return row, row
+    first = catalogue.reasons[0]
+    if first.endswith(MORE):
+        first = first.removesuffix(MORE) + "to be said"
+    reason = target.code if target.code in catalogue.reasons else first
+    return replace(row, target=NoTool(reason=reason)), row
 
 
 def _calls(tool: Tool, catalogue: Catalogue, rng: Random, taken: set[str]) -> list[Example]:

@@ -17,8 +17,8 @@ from .batches import Batch, Plan, TokenRow, make_batch, token_rows
 from .calibrating import Rows, calibrate_router, check_promise, split_validation, summary
 from .catalogue import Catalogue, union
 from .config import PATHS, TrainConfig
-from .data import Example, read
-from .errors import CatalogueError, TrainingError
+from .data import Example, read, with_shortlist
+from .errors import CatalogueError, ConfigError, TrainingError
 from .interop import load_catalogue
 from .manifest import FILE, Manifest, write_manifest
 from .model import ADAPTER_CONFIG, WEIGHTS, Model, add_lora, load_base, parameter_counts
@@ -112,6 +112,8 @@ def train(config: TrainConfig, report: Report, *, overwrite: bool = False, resum
 
 def prepare_run(config: TrainConfig, folder: Path, report: Report) -> Run:
     """Read the data, load the base, put LoRA on it and plan the batches; nothing is written."""
+    if config.shortlist is not None and config.keep_system:
+        raise ConfigError("shortlist and keep_system do not go together: a system text that is kept can't be cut")
     default = load_catalogue(config.catalogue) if config.catalogue else None
     training = read(config.train, default)
     validation = split_validation(read(config.valid, default) if config.valid else [], training)
@@ -132,7 +134,10 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report) -> Run:
         dropout=config.lora_dropout,
         layers=config.num_layers,
     )
-    shared = config.shared_prefix and _may_share(model, rows, report)
+    shared = config.shared_prefix and config.shortlist is None and _may_share(model, rows, report)
+    if config.shared_prefix and config.shortlist is not None:
+        message = "training on whole rows: with a shortlist each has a catalogue of its own, and hardly two begin alike"
+        report({"event": "note", "message": message})
     plan = Plan(
         rows,
         batch_size=config.batch_size,
@@ -194,7 +199,7 @@ def _union(examples: Sequence[Example]) -> Catalogue:
 
 def _tokens(config: TrainConfig, model: Model, examples: Sequence[Example]) -> list[TokenRow]:
     return token_rows(
-        examples,
+        with_shortlist(examples, config.shortlist),
         model.chat,
         style=config.prompt_style,
         keep_system=config.keep_system,

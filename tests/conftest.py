@@ -6,13 +6,13 @@ import io
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
-from mlx_router.calls import Draft, Generation, Message
+from mlx_router.calls import Draft, Generation, Message, Scores, Stop
 from mlx_router.catalogue import Catalogue
 from mlx_router.interop import load_catalogue
 from mlx_router.router import Router
@@ -56,15 +56,25 @@ class ScriptedDecoder:
         draft: Draft | None = None,
         names: Sequence[str] = (),
         grammar: str = "",
+        stop: Stop | None = None,
     ) -> Generation:
-        """The scripted answer to the last message; under a grammar that of `constrained`."""
+        """The scripted answer to the last message; under a grammar that of `constrained`.
+
+        It ends after the name where `stop` says so and a `Generation` gives the name's probability.
+        """
         self.asked.append((tuple(messages), max_tokens))
         request = messages[-1]["content"]
         answer = (self.constrained if grammar else self.answers).get(request, self.otherwise)
         assert answer is not None, f"nothing is scripted for {request!r}"
         if isinstance(answer, Exception):
             raise answer
-        return answer if isinstance(answer, Generation) else Generation(answer)
+        generation = answer if isinstance(answer, Generation) else Generation(answer)
+        known = generation.scores.tool if generation.scores else None
+        if stop is not None and known is not None:
+            name = generation.text.split('"')[3]
+            if stop(name, known):
+                return replace(generation, text=f'{{"tool":"{name}"', stopped=name)
+        return generation
 
     @property
     def requests(self) -> list[str]:
@@ -108,6 +118,11 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 def known_rows(times: int = 1) -> list[dict[str, Any]]:
     """The rows that the trained adapter knows, in the short form."""
     return [{"request": request, "target": target} for request, target in KNOWN.items()] * times
+
+
+def sure(text: str, confidence: float | None, runner_up: str | None = None) -> Generation:
+    """An answer with the probability of its tool's name."""
+    return Generation(text, scores=Scores(confidence, runner_up, None))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Drafts: what is proposed, and that a whole answer can be reached through its own continuations."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -99,6 +100,17 @@ def test_reasons_are_guessed_by_their_codes() -> None:
     assert draft("hi", f'{HEAD}no_tool","reason":"ch') == 'itchat"}'
     assert draft("hi", f'{HEAD}no_tool","reason":"mi') == "ssing_information: "
     assert draft("hi", f'{HEAD}no_tool","reason":"something else') == ""
+
+
+def test_a_catalogues_reasons_are_guessed_from_the_start() -> None:
+    listing = Drafter(replace(CATALOGUE, reasons=('no "such" tool', "missing_information: ...", "chitchat")), "hi")
+    begun = f'{HEAD}no_tool","reason":"'
+    assert listing.continuation(f"{HEAD}no_") == 'tool","reason":"no \\"such\\" tool"}'
+    assert listing.continuation(begun) == 'no \\"such\\" tool"}'
+    assert listing.continuation(f"{begun}c") == 'hitchat"}'
+    assert listing.continuation(f"{begun}miss") == "ing_information: "
+    assert listing.continuation(f"{begun}missing_information: ") == ""
+    assert listing.continuation(f"{begun}out_of") == ""
 
 
 @pytest.mark.parametrize("answer", ["Sure! ", '{ "tool"', '{"tool": "track_order"', "[]", f'{HEAD}track_order"}}', "�"])

@@ -1,6 +1,7 @@
 """Answers held to the catalogue's grammar: always valid, always in time, and open about what was overridden."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,11 @@ def test_any_logits_give_a_valid_answer_within_the_limit(
     seed: int, model: Model, vocabulary: Vocabulary, catalogue: Catalogue
 ) -> None:
     random = np.random.default_rng(seed)
-    chosen = HARD if seed % 2 else catalogue
-    limit = len(vocabulary.refusal) + int(random.integers(0, 120))
-    path = Grammar(grammar_text(chosen), vocabulary).begin(limit)
+    listing = replace(catalogue, reasons=("größer gewünscht", "missing: ...", 'said "no"'))
+    chosen = (catalogue, HARD, listing, HARD)[seed % 4]
+    grammar = Grammar(grammar_text(chosen), vocabulary)
+    limit = len(grammar.refusal) + int(random.integers(0, 120))
+    path = grammar.begin(limit)
     output: list[int] = []
     while not output or output[-1] not in model.chat.eos_tokens:
         assert len(output) < limit
@@ -83,13 +86,60 @@ def test_every_call_can_be_said(answer: dict[str, Any], model: Model, vocabulary
         assert path.take(token) == token
 
 
+LISTED = ("chitchat", "a.b (c) \"d\" é", "missing_information: ...", "q?*...")
+
+
+@pytest.mark.parametrize(
+    ("reason", "allowed"),
+    [
+        ("chitchat", True),
+        ('a.b (c) "d" é', True),
+        ("missing_information: order_id, reason", True),
+        ("q?* and more", True),
+        ("chit", False),
+        ("chitchat: weather", False),
+        ("missing_information: ", False),
+        ("missing_information:  ", False),
+        ("qq and more", False),
+        ("other", False),
+    ],
+)
+def test_a_catalogues_reasons_are_in_its_grammar(reason: str, allowed: bool, vocabulary: Vocabulary) -> None:
+    """What the grammar lets through is what the catalogue takes for one of its reasons."""
+    listing = replace(HARD, reasons=LISTED)
+    assert listing.lists(reason) is allowed
+    text = json.dumps({"tool": "no_tool", "reason": reason}, ensure_ascii=False, separators=(",", ":"))
+    path = Grammar(grammar_text(listing), vocabulary).begin(200)
+    for token in vocabulary.answer(text):
+        if not path.allowed()[token]:
+            assert not allowed
+            return
+        path.take(token)
+    assert allowed
+
+
+def test_without_room_the_shortest_listed_reason_is_said(model: Model, catalogue: Catalogue) -> None:
+    listing = replace(catalogue, reasons=("far too long a reason to be said", "none"))
+    refusal = '{"tool":"no_tool","reason":"none"}'
+    limit = len(model.chat.tokenizer.encode(refusal, add_special_tokens=False)) + 1
+    router = Router(GreedyDecoder(model), listing, max_tokens=limit, mode="constrained")
+    assert router.route("Hi!").raw == refusal
+    with pytest.raises(RequestError, match=f"needs room for {limit} tokens"):
+        Router(GreedyDecoder(model), listing, max_tokens=limit - 1, mode="constrained").route("Hi!")
+
+
+def test_a_grammar_without_listed_reasons_has_no_comment(catalogue: Catalogue) -> None:
+    assert grammar_text(catalogue).startswith("start: ")
+
+
 def test_unsupported_keywords_are_named_with_their_tools(model: Model) -> None:
     catalogue = Catalogue(
         (
             tool("fine", x={"type": "string"}),
             tool("unique", x={"type": "array", "items": {"type": "string"}, "uniqueItems": True}),
             tool("never", x={"not": {"type": "string"}}),
-        )
+        ),
+        reasons=("none",),
     )
     router = Router(GreedyDecoder(model), catalogue, max_tokens=60)
     with pytest.raises(CatalogueError, match=r"(?s)'unique'.*uniqueItems.*'never'.*not") as caught:

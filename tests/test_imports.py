@@ -13,14 +13,14 @@ PACKAGE = Path(__file__).parent.parent / "mlx_router"
 
 # The floors of the package: a module imports only from those above it. Put a new module where it belongs.
 FLOORS = (
-    *("errors", "calls", "schemas", "matching", "catalogue"),
+    *("errors", "calls", "schemas", "matching", "catalogue", "shortlist"),
     *("signature", "docstrings", "declared", "interop", "parsing", "prompts"),
     *("duplicates", "grounding", "policy", "certainty"),
     *("data", "formats", "config", "tables"),
     *("machine", "blas", "runtime", "doctor", "manifest", "model"),
     *("drafts", "confidence", "grammar", "prefixes", "ragged", "answers", "lockstep"),
     *("decoder", "loading", "fusing", "router"),
-    *("metrics", "evaluation", "calibration", "rendering", "pairing", "comparison", "gates"),
+    *("metrics", "evaluation", "calibration", "thresholds", "rendering", "pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project", "harder"),
     *("records", "leaks", "calibrating", "parity", "batches", "exponential", "attention"),

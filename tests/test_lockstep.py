@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import FAMILIES as SHAPES
-from tiny_models import Family, make_model
+from tiny_models import make_model
 
 from mlx_router.calls import Generation, Prompt
 from mlx_router.catalogue import Catalogue
@@ -24,18 +23,6 @@ REQUESTS = [
     "A human, now!",
     "Ich möchte 返金 🙂 please.",
 ]
-# A hybrid of convolutions and attention: its state can't be trimmed.
-LFM2 = {
-    "block_dim": 64,
-    "block_ff_dim": 128,
-    "block_multiple_of": 32,
-    "block_ffn_dim_multiplier": 1.0,
-    "block_auto_adjust_ff_dim": False,
-    "norm_eps": 1e-5,
-    "conv_bias": False,
-    "conv_L_cache": 3,
-    "full_attn_idxs": [1],
-}
 # Families, and whether requests run together: a window's keys can be laid out in rows, a state can't.
 TOGETHER = {"qwen3": True, "llama": True, "gemma3_text": True, "lfm2": False}
 
@@ -47,7 +34,6 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def model(family: str, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    SHAPES.setdefault("lfm2", Family(SHAPES["qwen2"].template, SHAPES["qwen2"].control, config=LFM2))
     return load_base(str(make_model(tmp_path_factory.mktemp("models") / "model", family)))
 
 

@@ -105,6 +105,8 @@ def test_a_call_as_json(catalogue: Catalogue) -> None:
         "catalogue_seen": True,
         "action": None,
         "withheld": None,
+        "stopped": None,
+        "shortlist": None,
         "overridden": None,
         "overridden_tokens": None,
         "raw": CALL,

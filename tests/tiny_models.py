@@ -75,6 +75,65 @@ FAMILIES = {
     "gemma3_text": Family(TURNS, ("<end_of_turn>", "<start_of_turn>", "<bos>"), bos="<bos>", config=GEMMA),
     "phi3": Family(BARS, ("<|end|>", "<|system|>", "<|user|>", "<|assistant|>"), config={"tie_word_embeddings": False}),
 }
+# Families whose caches can't be trimmed: convolutions, state spaces, linear attention, alone or beside attention, and a
+# window that is shorter than the catalogue.
+UNTRIMMED: dict[str, dict[str, Any]] = {
+    "lfm2": {
+        "block_dim": 64,
+        "block_ff_dim": 128,
+        "block_multiple_of": 32,
+        "block_ffn_dim_multiplier": 1.0,
+        "block_auto_adjust_ff_dim": False,
+        "norm_eps": 1e-5,
+        "conv_bias": False,
+        "conv_L_cache": 3,
+        "full_attn_idxs": [1],
+    },
+    "mamba2": {
+        "num_heads": 4,
+        "head_dim": 32,
+        "state_size": 16,
+        "layer_norm_epsilon": 1e-5,
+        "conv_kernel": 4,
+        "n_groups": 1,
+        "use_bias": False,
+        "use_conv_bias": True,
+        "time_step_limit": [0.0, 100.0],
+        "time_step_rank": "auto",
+    },
+    "falcon_h1": {
+        "head_dim": 16,
+        "mamba_d_head": 16,
+        "mamba_d_ssm": 64,
+        "mamba_d_state": 16,
+        "mamba_n_heads": 4,
+    },
+    "qwen3_next": {
+        "head_dim": 32,
+        "linear_num_value_heads": 2,
+        "linear_num_key_heads": 2,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "linear_conv_kernel_dim": 4,
+        "num_experts": 0,
+        "num_experts_per_tok": 0,
+        "decoder_sparse_step": 1,
+        "shared_expert_intermediate_size": 64,
+        "mlp_only_layers": [],
+        "moe_intermediate_size": 64,
+        "partial_rotary_factor": 0.5,
+        "full_attention_interval": 2,
+    },
+    "gpt_oss": {
+        "head_dim": 16,
+        "num_local_experts": 2,
+        "num_experts_per_tok": 1,
+        "sliding_window": 48,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "rope_scaling": None,
+    },
+}
+SHAPES = FAMILIES | {name: Family(CHATML, IM, config=config) for name, config in UNTRIMMED.items()}
 CORPUS = [
     "You route customer-support requests to tools. Available tools:",
     "- track_order(order_id: str): get the status of an order.",
@@ -89,7 +148,7 @@ def make_model(
     folder: Path, family: str = "qwen3", *, seed: int = 0, bits: int | None = None, dtype: str = "float32", **shape: Any
 ) -> Path:
     """Write a random model of a family; `bits` quantizes its weights, `shape` overrides its configuration."""
-    found = FAMILIES[family]
+    found = SHAPES[family]
     folder.mkdir(parents=True)
     tokenizer = _tokenizer(family)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -159,7 +218,7 @@ def break_cache(network: Any) -> None:
 
 @cache
 def _tokenizer(name: str) -> Any:
-    family = FAMILIES[name]
+    family = SHAPES[name]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
