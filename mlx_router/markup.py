@@ -64,7 +64,7 @@ def table(label: str, head: Iterable[str], rows: Iterable[Sequence[str]], *, lef
     def side(column: int) -> str:
         return "" if column == 0 or column in left else ' class="number"'
 
-    heads = "".join(f'<th scope="col"{side(column)}>{escape(title)}</th>' for column, title in enumerate(head))
+    heads = "".join(f'<th scope="col"{side(column)}>{breakable(title)}</th>' for column, title in enumerate(head))
     lines = "".join(
         "<tr>"
         + "".join(

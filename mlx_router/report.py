@@ -120,9 +120,7 @@ class Report:
         clean = self.leaks.without(self.evaluation) if self.leaks is not None else None
         if clean is not None:
             left = len(self.evaluation.scored) - len(clean.scored)
-            found[f"without the {left} rows listed as seen"] = {
-                name: metric.value for name, metric in clean.metrics.items()
-            }
+            found[f"without the {left} listed as seen"] = {name: metric.value for name, metric in clean.metrics.items()}
         return found
 
     @cached_property

@@ -158,6 +158,17 @@ def test_dark_is_dark_and_paper_is_white(look: Any) -> None:
     assert opened.page.evaluate(FAINT) == []
 
 
+@pytest.mark.parametrize("name", ["support", "hostile"])
+def test_paper_is_wide_enough(name: str, look: Any) -> None:
+    """A4 between usual margins; what does not fit there is cut off, since paper can't be scrolled."""
+    opened = look(name, {"width": 718, "height": 1000})
+    opened.page.emulate_media(media="print")
+    too_wide = "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.ariaLabel)"
+
+    assert opened.page.locator(".scroll").evaluate_all(too_wide) == []
+    assert opened.overflow == 0
+
+
 def test_on_paper_folded_parts_are_open(look: Any) -> None:
     opened = look("support")
     folded = opened.page.locator("#confusions details .scroll")

@@ -159,7 +159,21 @@ def test_a_report_says_which_gates_were_missed_and_which_rows_were_seen(run: Run
     assert ran.code == 1
     assert "1 of 2 gates met" in page and "Measured in spite of leaks" in page
     assert "gate exact\\_match ≥ 0.5: met" in text and "Measured in spite of leaks" in text
-    assert "without the 1 rows listed as seen" in page
+    assert "without the 1 listed as seen" in page
+
+
+def test_constrained_decoding_stands_beside_the_default_mode(
+    run: Run, routed: Path, scripted: ScriptedDecoder, tmp_path: Path
+) -> None:
+    scripted.constrained = {row["request"]: generation(row["target"]) for row in rows_of_a_test()}
+    ran = run("eval", "a", "--data", routed, "--report", tmp_path / "out", "--mode", "constrained")
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+
+    assert ran.code == 0, ran.err
+    head = next(line for line in text.splitlines() if line.startswith("| metric |")).split("|")
+    exact = next(line for line in text.splitlines() if line.startswith("| `exact_match` |")).split("|")
+    found = {name.strip(): cell.strip() for name, cell in zip(head, exact, strict=True)}
+    assert (found["value"], found["constrained"]) == ("0.880", "1.000")
 
 
 @pytest.mark.parametrize("options", [["--baseline-train", "x.jsonl"], ["--skip-base"]])
