@@ -102,13 +102,14 @@ class Router:
         own = manifest.read_catalogue()
         certainty = read_certainty(manifest, policy, path) if calibrated else None
         from .decoder import GreedyDecoder
+        from .draft_lengths import remembered
         from .loading import load_routing_model
         from .prefixes import PrefixFiles
 
         files = PrefixFiles(Path(cache_dir).expanduser()) if cache_dir is not None else None
         model = load_routing_model(path, manifest, base)
         router = cls(
-            GreedyDecoder(model, files=files),
+            GreedyDecoder(model, draft_length=remembered(model), files=files),
             own if catalogue is None else catalogue,
             style=manifest.prompt_style,
             system=manifest.system,
@@ -165,6 +166,10 @@ class Router:
     ) -> list[Decision | RequestError]:
         """The decisions for several examples, in batches; or what `route_example` raises, in its place."""
         return self._decide_many([self._example(example) for example in examples], mode, progress)
+
+    def prompt(self, request: str | bytes, *, catalogue: Catalogue | None = None, mode: Mode | None = None) -> Prompt:
+        """What the decoder is asked for a request."""
+        return self._question(request, catalogue).prompt(self.mode if mode is None else mode)
 
     def _question(self, request: str | bytes, catalogue: Catalogue | None) -> "_Question":
         text = clean_request(request)

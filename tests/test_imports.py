@@ -19,7 +19,8 @@ FLOORS = (
     *("data", "formats", "config", "tables"),
     *("machine", "blas", "runtime", "doctor", "manifest", "model"),
     *("drafts", "confidence", "grammar", "prefixes", "ragged", "answers", "lockstep"),
-    *("decoder", "loading", "fusing", "router"),
+    *("decoder", "draft_lengths", "loading", "fusing", "router"),
+    *("limits", "tuning", "peers", "races", "fresh", "bench"),
     *("metrics", "evaluation", "calibration", "rendering", "pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project", "harder"),
@@ -29,7 +30,7 @@ FLOORS = (
     *("charts", "markup", "matrix", "cards", "page", "server"),
 )
 # The only modules that import mlx or mlx_lm.
-ON_MLX = {"runtime", "model", "prefixes", "ragged", "answers", "lockstep", "decoder", "fusing"}
+ON_MLX = {"runtime", "model", "prefixes", "ragged", "answers", "lockstep", "decoder", "fusing", "limits", "peers"}
 ON_MLX |= {"exponential", "attention", "loss", "optimizer", "checkpoints", "training", "budget"}
 HEAVY = {"mlx", "mlx_lm", "transformers", "datasets"}
 
