@@ -16,7 +16,7 @@ from .decoder import GreedyDecoder
 from .draft_lengths import remember
 from .errors import RequestError, UsageError
 from .fresh import PROGRAM, run_fresh
-from .limits import memory_bandwidth, pass_seconds, weight_bytes
+from .limits import memory_bandwidth, pass_seconds, timed, weight_bytes
 from .model import BACKEND, Model
 from .peers import MlxLmDecoder
 from .races import Call, Lane, Name, differences, first_token_speedup, race, speedup, summarize
@@ -131,48 +131,56 @@ def tune_drafts(router: Router, requests: Sequence[str], report: Report) -> Tuni
 
 
 def batch_figures(
-    routers: Mapping[str, Router],
-    requests: Sequence[str],
+    ours: Callable[[], Sequence[str]],
+    theirs: Callable[[], object],
     alone: Mapping[str, Sequence[Call]],
     report: Report,
     rounds: int = BATCH_ROUNDS,
 ) -> dict[str, Any]:
-    """Requests a second in batches; `alone` are the calls one by one, by contestant."""
-    messages = [routers[CACHED].prompt(request).messages for request in requests]
+    """Requests a second in batches, ours and `mlx_lm.batch_generate`'s in turn; `alone` are the calls one by one.
+
+    `ours` returns the answers, those of the calls one by one first.
+    """
+    answers: Sequence[str] = ()
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        start = time.perf_counter()
+        answers = ours()
+        seconds[0].append(time.perf_counter() - start)
+        seconds[1].append(timed(theirs))
+    batched, peer = (len(answers) / statistics.median(found) for found in seconds)
+    generate, one_by_one = rate_of(alone[GENERATE]), rate_of(alone[ROUTER])
+    report(f"{len(answers)} requests in batches: {batched:.2f} a second, mlx_lm.batch_generate {peer:.2f}")
+    return {
+        "requests": len(answers),
+        "requests_per_second": batched,
+        "requests_per_second_one_by_one": one_by_one,
+        "requests_per_second_mlx_lm_generate": generate,
+        "requests_per_second_mlx_lm_batch_generate": peer,
+        "batch_speedup": batched / generate,
+        "batch_speedup_vs_mlx_lm_batch_generate": batched / peer,
+        "differences_from_one_by_one": sum(
+            one != call.output for one, call in zip(answers, alone[ROUTER], strict=False)
+        ),
+    }
+
+
+def batches(
+    routers: Mapping[str, Router], requests: Sequence[str]
+) -> tuple[Callable[[], list[str]], Callable[[], object]]:
+    """Two ways to answer all requests in batches: the router's and mlx-lm's, which goes on from prompt caches."""
     peer = routers[CACHED].decoder
     assert isinstance(peer, MlxLmDecoder)
-    times: dict[str, list[float]] = {"ours": [], "mlx_lm": []}
-    for _ in range(rounds):
-        for name, work in (
-            ("ours", lambda: routers[ROUTER].route_many(requests)),
-            ("mlx_lm", lambda: peer.answer_batch(messages, routers[CACHED].max_tokens)),
-        ):
-            start = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - start)
-    ours, theirs = (len(requests) / statistics.median(found) for found in times.values())
-    report(f"{len(requests)} requests in batches: {ours:.1f} a second, mlx_lm.batch_generate {theirs:.1f}")
-    return batch_result(len(requests), ours, rate_of(alone[GENERATE]), rate_of(alone[ROUTER]), theirs)
+    messages = [routers[CACHED].prompt(request).messages for request in requests]
+    return (
+        lambda: [decision.raw for decision in routers[ROUTER].route_many(requests)],
+        lambda: peer.answer_batch(messages, routers[CACHED].max_tokens),
+    )
 
 
 def rate_of(calls: Sequence[Call]) -> float:
     """Requests a second, one by one."""
     return 1e3 * len(calls) / sum(call.total_ms for call in calls)
-
-
-def batch_result(
-    requests: int, ours: float, generate: float, alone: float, batch_generate: float | None
-) -> dict[str, Any]:
-    """The rates, all in requests a second, and their ratios."""
-    return {
-        "requests": requests,
-        "requests_per_second": ours,
-        "requests_per_second_one_by_one": alone,
-        "requests_per_second_mlx_lm_generate": generate,
-        "requests_per_second_mlx_lm_batch_generate": batch_generate,
-        "batch_speedup": ours / generate,
-        "batch_speedup_vs_mlx_lm_batch_generate": None if batch_generate is None else ours / batch_generate,
-    }
 
 
 def limit_of(model: Model, passes: float, bandwidth: float) -> dict[str, Any]:
@@ -242,7 +250,7 @@ def bench_folder(
     result = compare(found, "own")
     alone = {name: found["own", name] for name in CONTESTANTS}
     some = (list(requests) * LEAST_BATCH)[: max(LEAST_BATCH, len(alone[ROUTER]))]
-    batch = batch_figures(routers, some, alone, report, rounds=BATCH_ROUNDS if seconds >= 30 else 1)
+    batch = batch_figures(*batches(routers, some), alone, report, rounds=BATCH_ROUNDS if seconds >= 30 else 1)
     return {
         "machine": machine_figures(),
         "model": {"name": decoder.model.name, "dtype": decoder.model.dtype},
@@ -278,12 +286,17 @@ def _fitting(router: Router, requests: Sequence[str]) -> list[str]:
 
 def render(result: Mapping[str, Any]) -> str:
     """The figures of `bench_folder` as text."""
-    parts = [_contestants(result["contestants"]), *_ratios(result), *_drafts(result["draft_length"])]
+    parts = [render_comparison(result), *_drafts(result["draft_length"])]
     parts.append(render_limit(result["limit"], result["contestants"][ROUTER]["p50_ms"]))
     parts.append(render_batch(result["batch"]))
     if result["fresh"]:
         parts.append(render_fresh(result["fresh"]))
     return "\n\n".join(parts)
+
+
+def render_comparison(scene: Mapping[str, Any]) -> str:
+    """A scene's contestants, and how they compare."""
+    return f"{_contestants(scene['contestants'])}\n\n{_ratios(scene)}"
 
 
 def _contestants(found: Mapping[str, Mapping[str, float]]) -> str:
@@ -300,7 +313,7 @@ def _contestants(found: Mapping[str, Mapping[str, float]]) -> str:
     return table(rows, left=[0])
 
 
-def _ratios(result: Mapping[str, Any]) -> list[str]:
+def _ratios(result: Mapping[str, Any]) -> str:
     lines = [
         f"a call: {times(result['speedup_vs_mlx_lm_generate'])} mlx_lm.generate, "
         f"{times(result['speedup_vs_mlx_lm_prompt_cache'])} mlx_lm.generate with its prompt cache",
@@ -309,7 +322,7 @@ def _ratios(result: Mapping[str, Any]) -> list[str]:
         f"answers that differ: from plain greedy decoding {shown(result['differences_from_plain_greedy'])}, from "
         f"mlx_lm.generate {shown(result['differences_from_mlx_lm_generate'])}",
     ]
-    return ["\n".join(lines)]
+    return "\n".join(lines)
 
 
 def times(ratio: float | None) -> str:
@@ -345,13 +358,11 @@ def render_limit(limit: Mapping[str, float], p50_ms: float) -> str:
 
 def render_batch(batch: Mapping[str, Any]) -> str:
     """Requests a second in batches and one by one."""
-    peer = batch["requests_per_second_mlx_lm_batch_generate"]
-    with_cache = "" if peer is None else f"; mlx_lm.batch_generate with prompt caches {peer:.1f}"
     return (
         f"batches, requests a second: {batch['requests_per_second']:.1f} (one by one "
         f"{batch['requests_per_second_one_by_one']:.1f}; mlx_lm.generate "
-        f"{batch['requests_per_second_mlx_lm_generate']:.1f}{with_cache}): "
-        f"{times(batch['batch_speedup'])} mlx_lm.generate"
+        f"{batch['requests_per_second_mlx_lm_generate']:.1f}; mlx_lm.batch_generate with prompt caches "
+        f"{batch['requests_per_second_mlx_lm_batch_generate']:.1f}): {times(batch['batch_speedup'])} mlx_lm.generate"
     )
 
 

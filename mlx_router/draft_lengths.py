@@ -10,10 +10,13 @@ import logging
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import machine
-from .model import BACKEND, Model
+from .runtime import prepare
+
+if TYPE_CHECKING:
+    from .model import Model
 
 logger = logging.getLogger("mlx_router")
 
@@ -32,14 +35,15 @@ def lengths_file() -> Path:
     return Path(folder).expanduser() / "mlx-router" / FILE
 
 
-def key(model: Model) -> str:
+def key(model: "Model") -> str:
     """The device and the model's shape, as one line."""
-    device = f"{BACKEND.device} {BACKEND.device_name or 'unknown'}, {machine.usable_cpus()} cpus, {BACKEND.blas.name}"
+    backend = prepare()
+    device = f"{backend.device} {backend.device_name or 'unknown'}, {machine.usable_cpus()} cpus, {backend.blas.name}"
     shape = {name: model.config[name] for name in SHAPE if model.config.get(name) is not None}
     return f"{device}; {model.dtype}; {json.dumps(shape, sort_keys=True)}"
 
 
-def remembered(model: Model) -> int | None:
+def remembered(model: "Model") -> int | None:
     """The draft length that was measured for this model's shape on this machine; None if none was.
 
     A file that can't be read is reported in the log, and the default holds.
@@ -58,7 +62,7 @@ def remembered(model: Model) -> int | None:
     return None
 
 
-def remember(model: Model, length: int) -> Path:
+def remember(model: "Model", length: int) -> Path:
     """Note a measured length, by rename; return the file. Raises `OSError` where it can't be written."""
     path = lengths_file()
     try:

@@ -43,12 +43,21 @@ def run_fresh(program: Sequence[str], payload: dict[str, Any]) -> Fresh:
     return Fresh(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def report(started: float, open_router: Callable[[], Router], requests: Sequence[str]) -> None:
-    """Open a router, answer the requests, and print what it took as one line of JSON; `started` is `time.time()`."""
+def report(
+    started: float,
+    open_router: Callable[[], Router],
+    requests: Sequence[str],
+    before: Callable[[int], None] = lambda number: None,
+) -> None:
+    """Open a router, answer the requests, and print what it took as one line of JSON.
+
+    `started` is a reading of `time.time()`; `before` is called with each request's number.
+    """
     router = open_router()
     loaded = time.time()
     times = []
-    for request in requests:
+    for number, request in enumerate(requests):
+        before(number)
         start = time.perf_counter()
         router.route(request)
         times.append((time.perf_counter() - start) * 1e3)

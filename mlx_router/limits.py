@@ -20,6 +20,7 @@ from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache  # isor
 # Far beyond what a processor's caches hold.
 PROBE_BYTES = 256 * 1024**2
 PASS_SIZES = (1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65)
+ATTENTION_SIZES = (1, 5, 9, 17, 33, 65)
 CACHE_STEP = 256
 LEAST_ROUNDS, MOST_ROUNDS = 3, 15
 
@@ -75,7 +76,7 @@ def _pass(network: Any, size: int, cache: Any) -> None:
 
 
 def attention_seconds(
-    model: Model, prefix_tokens: int, sizes: Sequence[int] = PASS_SIZES, rounds: int = 3
+    model: Model, prefix_tokens: int, sizes: Sequence[int] = ATTENTION_SIZES, rounds: int = 5
 ) -> dict[int, float] | None:
     """Median seconds of all layers' attention alone in passes of so many tokens; None for an unknown architecture."""
     config = model.config
@@ -83,26 +84,22 @@ def attention_seconds(
     if not layers or not heads:
         return None
     kept = config.get("num_key_value_heads") or heads
-    size = config.get("head_dim") or config["hidden_size"] // heads
+    width = config.get("head_dim") or config["hidden_size"] // heads
     dtype = getattr(mx, model.dtype)
-    found = {}
-    for tokens in sizes:
-        columns = prefix_tokens + tokens
-        room = -(-columns // CACHE_STEP) * CACHE_STEP
-        queries = mx.random.normal((1, heads, tokens, size)).astype(dtype)
-        # As a model's cache holds them: a part of a larger array, one for each layer.
-        stored = [mx.random.normal((1, kept, room, size)).astype(dtype) for _ in range(2 * layers)]
-        mx.eval(queries, stored)
+    # As a model's cache holds them: a part of a larger array, one for each layer.
+    room = -(-(prefix_tokens + max(sizes)) // CACHE_STEP) * CACHE_STEP
+    stored = [mx.ones((1, kept, room, width), dtype) for _ in range(2 * layers)]
+    mx.eval(stored)
+    queries = {size: mx.ones((1, heads, size, width), dtype) for size in sizes}
 
-        def attend(queries: mx.array = queries, stored: list[mx.array] = stored, columns: int = columns) -> None:
-            mask = "causal" if queries.shape[2] > 1 else None
-            for keys, values in zip(stored[::2], stored[1::2], strict=True):
-                parts = (keys[..., :columns, :], values[..., :columns, :])
-                mx.eval(mx.fast.scaled_dot_product_attention(queries, *parts, scale=size**-0.5, mask=mask))
+    def attend(size: int) -> None:
+        mask = "causal" if size > 1 else None
+        for keys, values in zip(stored[::2], stored[1::2], strict=True):
+            parts = (one[..., : prefix_tokens + size, :] for one in (keys, values))
+            mx.eval(mx.fast.scaled_dot_product_attention(queries[size], *parts, scale=width**-0.5, mask=mask))
 
-        attend()
-        found[tokens] = statistics.median(timed(attend) for _ in range(rounds))
-    return found
+    attend(sizes[0])
+    return {size: statistics.median(timed(partial(attend, size)) for _ in range(rounds)) for size in sizes}
 
 
 def interpolate(table: Mapping[int, float], size: float) -> float:
