@@ -22,6 +22,7 @@ import argparse
 import json
 import logging
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -376,7 +377,7 @@ def tiny_section(own: Sequence[tuple[str, str]], count: int, bandwidth: float, p
     batch = {name: figures["batch"] for name, figures in found.items()}
     return headline(
         {"own": found, **scripted},
-        passes=sorted(passes)[len(passes) // 2],
+        passes=statistics.median(passes),
         batch_speedup=min(one["batch_speedup"] for one in batch.values()),
     ) | {"fresh": fresh_figures(own[0][0], None, [row.request for row in rows], progress)}
 
@@ -394,9 +395,7 @@ def random_section(
         scripted = measure_scripted(model, examples, bandwidth, progress, large=large)
         length = scripted["draft_length"]["draft_length"]
         passes = [one for _, data in OWN for one in replayed(model, data, length)]
-        result = headline(
-            scripted, passes=sorted(passes)[len(passes) // 2], batch_speedup=scripted["batch"]["batch_speedup"]
-        )
+        result = headline(scripted, passes=statistics.median(passes), batch_speedup=scripted["batch"]["batch_speedup"])
         del model
         return result | {"fresh": fresh_scripted(base, examples, length, Path(folder), progress)}
 

@@ -61,6 +61,17 @@ class Scripted(nn.Module):
     def layers(self) -> Any:
         return self.network.layers
 
+    @property
+    def model(self) -> Any:
+        return self.network.model
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        # Whoever puts something in the place of the body (mlx_router/heads.py) means the network's.
+        if name == "model":
+            self.network["model"] = value
+        else:
+            super().__setitem__(name, value)
+
     def make_cache(self) -> list[Any]:
         return [*make_prompt_cache(self.network), KVCache()]
 
@@ -73,9 +84,9 @@ class Scripted(nn.Module):
         logits: mx.array = self.network(inputs, cache=layers)
         if self.script.row is not None:
             said = self.script.said(self.script.row, start, inputs.shape[1])
-            return _prefer(logits, [(0, at, token) for at, token in said])
+            return _prefer(logits, [(0, at, token) for at, token in said], inputs.shape[1])
         if self.script.rows:
-            return _prefer(logits, self._looked_up(tokens, seen, inputs.shape[1]))
+            return _prefer(logits, self._looked_up(tokens, seen, inputs.shape[1]), inputs.shape[1])
         return logits
 
     def _looked_up(self, tokens: mx.array, seen: Any, size: int) -> list[tuple[int, int, int]]:
@@ -93,9 +104,12 @@ class Scripted(nn.Module):
         return found
 
 
-def _prefer(logits: mx.array, said: Sequence[tuple[int, int, int]]) -> mx.array:
-    if not said:
+def _prefer(logits: mx.array, said: Sequence[tuple[int, int, int]], size: int) -> mx.array:
+    """The logits with what is said preferred; there may be fewer of them than tokens, those of the last ones."""
+    left_out = size - logits.shape[1]
+    kept = [(row, at - left_out, token) for row, at, token in said if at >= left_out]
+    if not kept:
         return logits
-    rows, places, tokens = (mx.array(list(part)) for part in zip(*said, strict=True))
+    rows, places, tokens = (mx.array(list(part)) for part in zip(*kept, strict=True))
     preferred: mx.array = logits.at[rows, places, tokens].add(BONUS)
     return preferred
