@@ -42,6 +42,9 @@ def beside(router: Router, decoder: Decoder) -> Router:
     """The same router with another decoder: same prompts, same parser."""
     other = copy.copy(router)
     other.decoder = decoder
+    if isinstance(decoder, MlxLmDecoder):
+        # It gives no scores to judge its calls by.
+        other.certainty = None
     return other
 
 
