@@ -22,6 +22,7 @@ COMMANDS = {
     "stress": ("cli_stress", "stress", "Measure a router on harder tests made from test rows."),
     "calibrate": ("cli_calibrate", "calibrate", "Learn how sure a router's calls are, and when to act on them."),
     "route": ("cli_route", "route", "Route one request, or one a line from stdin."),
+    "bench": ("cli_bench", "bench", "Time a router on this machine, and tune it to it."),
     "fuse": ("cli_fuse", "fuse", "Make a standalone model from an adapter, and compare the two."),
     "quantize": ("cli_fuse", "quantize", "Make a smaller standalone model, and compare the two."),
     "doctor": ("cli_doctor", "doctor", "Show the machine, its backend and what to do about weak spots."),

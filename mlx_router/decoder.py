@@ -108,6 +108,10 @@ class GreedyDecoder:
                     progress(len(found))
         return [found[number] for number in range(len(prompts))]
 
+    def check(self, prompt: Prompt, max_tokens: int) -> None:
+        """Raises `RequestError` for a prompt that leaves no room in the context."""
+        self._job(0, prompt, max_tokens)
+
     def _job(self, number: int, prompt: Prompt, max_tokens: int) -> Job:
         """The prompt's tokens and the beginning of its answer."""
         tokens = self.model.chat.prompt_tokens(prompt.messages)

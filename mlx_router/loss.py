@@ -1,5 +1,6 @@
 """The loss of a batch: cross-entropy of the answers' tokens, the catalogue run once for all rows."""
 
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -10,6 +11,7 @@ from mlx.utils import tree_flatten
 from .attention import PrefixCache, SharedPrefixCache, fast_training
 from .batches import Batch
 from .exponential import cross_entropy, is_fast
+from .heads import logits_at
 from .machine import usable_cpus
 from .model import ONE_THREAD_BELOW, parameter_counts
 
@@ -20,20 +22,6 @@ PREFIX_COST = 0.6
 
 # A second thread of work: MLX's CPU streams have one each, and its loops and small products fill no more.
 _second = mx.new_thread_local_stream(mx.cpu) if is_fast() and usable_cpus() > 1 else None
-
-
-class _AnswerPositions:
-    """A network's body that hands only the answers' positions to the head."""
-
-    def __init__(self, body: Any, positions: mx.array) -> None:
-        self.body, self.positions, self.called = body, positions, False
-
-    def __call__(self, *given: Any, **options: Any) -> mx.array:
-        self.called = True
-        return _at(self.body(*given, **options), self.positions)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.body, name)
 
 
 def answer_loss(
@@ -77,23 +65,10 @@ def _row_loss(
     # The token at position p is foretold at p - 1.
     targets = lengths[:, :1] + mx.arange(longest.size)
     positions = mx.minimum(targets, suffix.shape[1] - 1)
-    logits = _answer_logits(network, suffix[:, :-1], cache, positions - 1).astype(mx.float32)
+    logits = logits_at(network, suffix[:, :-1], cache, partial(_at, positions=positions - 1)).astype(mx.float32)
     mask = targets < lengths[:, 1:]
     losses = _cross_entropy(logits, mx.take_along_axis(suffix, positions, axis=1)) * mask
     return losses.sum(), mask.sum()
-
-
-def _answer_logits(network: Any, tokens: mx.array, cache: Any, positions: mx.array) -> mx.array:
-    """Logits (B, A, vocabulary) at these positions; the head, which is most of a small model, runs on no others."""
-    body = _AnswerPositions(getattr(network, "model", None), positions)
-    if body.body is None:
-        return _at(network(tokens, cache=cache), positions)
-    network["model"] = body
-    try:
-        logits = network(tokens, cache=cache)
-    finally:
-        network["model"] = body.body
-    return logits if body.called else _at(logits, positions)
 
 
 def _at(values: mx.array, positions: mx.array) -> mx.array:

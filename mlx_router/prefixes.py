@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .calls import Message
+from .heads import logits_at
 from .model import Model
 
 import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)
@@ -103,13 +104,15 @@ class PrefixCache:
 
 
 def run(network: Any, tokens: list[int], cache: Any, rows: int = 1) -> mx.array:
-    """Logits (rows, V) after each of the last tokens; long prompts go through in chunks, to bound memory."""
+    """Logits (rows, V) after each of the last tokens; long prompts go through in chunks, to bound memory.
+
+    The head runs on the last rows alone.
+    """
     while len(tokens) >= PREFILL_CHUNK + rows:
         network(mx.array([tokens[:PREFILL_CHUNK]]), cache=cache)
         settle(cache)
         tokens = tokens[PREFILL_CHUNK:]
-    logits: mx.array = network(mx.array([tokens]), cache=cache)
-    return logits[0, -rows:]
+    return logits_at(network, mx.array([tokens]), cache, lambda found: found[:, -rows:])[0]
 
 
 def settle(cache: Any) -> None:

@@ -129,13 +129,14 @@ class Router:
                 hint="give either a cache or a shortlist; a shortlist of 0 shows all tools",
             )
         from .decoder import GreedyDecoder
+        from .draft_lengths import remembered
         from .loading import load_routing_model
         from .prefixes import PrefixFiles
 
         files = PrefixFiles(Path(cache_dir).expanduser()) if cache_dir is not None else None
         model = load_routing_model(path, manifest, base)
         router = cls(
-            GreedyDecoder(model, files=files),
+            GreedyDecoder(model, draft_length=remembered(model), files=files),
             own if catalogue is None else catalogue,
             style=manifest.prompt_style,
             system=manifest.system,
@@ -215,6 +216,10 @@ class Router:
         if not 0 <= threshold <= 1:
             raise UsageError(f"the threshold is {threshold!r}; confidence is a probability, from 0 to 1")
         return _Wish(self.mode if mode is None else mode, threshold, skip_reason)
+
+    def prompt(self, request: str | bytes, *, catalogue: Catalogue | None = None, mode: Mode | None = None) -> Prompt:
+        """What the decoder is asked for a request."""
+        return self._question(request, catalogue).prompt(self.mode if mode is None else mode)
 
     def _question(self, request: str | bytes, catalogue: Catalogue | None) -> "_Question":
         return self._ask(clean_request(request), self.catalogue if catalogue is None else catalogue)

@@ -3,6 +3,7 @@ the command line in this process.
 """
 
 import io
+import itertools
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from mlx_router.interop import load_catalogue
 from mlx_router.router import Router
 
 ROOT = Path(__file__).resolve().parent.parent
+COUNTED = itertools.count()
 CATALOGUE = ROOT / "data" / "support" / "catalogue.json"
 
 # What the trained adapter knows by heart: requests and the answers to them.
@@ -123,6 +125,16 @@ def known_rows(times: int = 1) -> list[dict[str, Any]]:
 def sure(text: str, confidence: float | None, runner_up: str | None = None) -> Generation:
     """An answer with the probability of its tool's name."""
     return Generation(text, scores=Scores(confidence, runner_up, None))
+
+
+@pytest.fixture(autouse=True)
+def draft_lengths(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where draft lengths are remembered in tests: not where the developer's own are."""
+    import mlx_router.draft_lengths
+
+    file = tmp_path_factory.getbasetemp() / "cache" / str(next(COUNTED)) / "draft_lengths.json"
+    monkeypatch.setattr(mlx_router.draft_lengths, "lengths_file", lambda: file)
+    return file
 
 
 @pytest.fixture

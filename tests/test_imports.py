@@ -18,8 +18,9 @@ FLOORS = (
     *("duplicates", "grounding", "policy", "certainty"),
     *("data", "formats", "config", "tables"),
     *("machine", "blas", "runtime", "doctor", "manifest", "model"),
-    *("drafts", "confidence", "grammar", "prefixes", "ragged", "answers", "lockstep"),
-    *("decoder", "loading", "fusing", "router"),
+    *("drafts", "confidence", "grammar", "heads", "prefixes", "ragged", "answers", "lockstep"),
+    *("decoder", "draft_lengths", "loading", "fusing", "router"),
+    *("limits", "tuning", "peers", "races", "fresh", "bench"),
     *("metrics", "evaluation", "calibration", "thresholds", "rendering", "pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project", "harder"),
@@ -29,7 +30,8 @@ FLOORS = (
     *("charts", "markup", "matrix", "cards", "page", "server"),
 )
 # The only modules that import mlx or mlx_lm.
-ON_MLX = {"runtime", "model", "prefixes", "ragged", "answers", "lockstep", "decoder", "fusing"}
+ON_MLX = {"runtime", "model", "heads", "prefixes", "ragged", "answers", "lockstep", "decoder", "fusing"}
+ON_MLX |= {"limits", "peers"}
 ON_MLX |= {"exponential", "attention", "loss", "optimizer", "checkpoints", "training", "budget"}
 HEAVY = {"mlx", "mlx_lm", "transformers", "datasets"}
 
