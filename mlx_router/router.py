@@ -219,7 +219,7 @@ class Router:
 
     def prompt(self, request: str | bytes, *, catalogue: Catalogue | None = None, mode: Mode | None = None) -> Prompt:
         """What the decoder is asked for a request."""
-        return self._question(request, catalogue).prompt(self.mode if mode is None else mode)
+        return self._question(request, catalogue).prompt(self._wish(mode))
 
     def _question(self, request: str | bytes, catalogue: Catalogue | None) -> "_Question":
         return self._ask(clean_request(request), self.catalogue if catalogue is None else catalogue)
