@@ -56,10 +56,12 @@ def train(
     if dry_run:
         click.echo(json.dumps(budget.to_json(), indent=2) if as_json else budget.render())
         return
-    click.echo(budget.render(), err=True)
     from .model import BACKEND
+    from .ranks import join
     from .training import train as run
 
+    if join().first:
+        click.echo(budget.render(), err=True)
     if BACKEND.device == "cpu" and not BACKEND.blas.fast:
         click.echo("note: MLX has only its slow reference BLAS here; what to do: mlx-router doctor", err=True)
     report = _json_reporter(stream) if as_json else _line_reporter()
@@ -72,8 +74,14 @@ def _resumed(folder: str, config: str | None, fields: dict[str, str | None], ove
     if config or overwrite or given:
         raise UsageError("--resume goes on by the run's own recipe; give no other fields or files with it")
     from .checkpoints import read_recipe
+    from .ranks import join, together
 
-    return read_recipe(Path(folder).expanduser())
+    # Only the first rank's machine needs to hold the folder.
+    ranks = join()
+    with together(ranks):
+        return TrainConfig.model_validate_json(
+            ranks.from_first(lambda: read_recipe(Path(folder).expanduser()).model_dump_json().encode())
+        )
 
 
 def _overrides(fields: dict[str, str | None]) -> dict[str, Any]:

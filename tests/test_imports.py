@@ -17,7 +17,7 @@ FLOORS = (
     *("signature", "docstrings", "declared", "interop", "parsing", "prompts"),
     *("duplicates", "grounding", "policy", "certainty"),
     *("data", "formats", "config", "tables"),
-    *("machine", "blas", "runtime", "doctor", "manifest", "model"),
+    *("machine", "blas", "runtime", "ranks", "doctor", "manifest", "model"),
     *("drafts", "confidence", "grammar", "heads", "prefixes", "ragged", "answers", "lockstep"),
     *("decoder", "draft_lengths", "loading", "fusing", "router"),
     *("limits", "tuning", "peers", "races", "fresh", "bench"),
@@ -30,7 +30,7 @@ FLOORS = (
     *("charts", "markup", "matrix", "cards", "page", "server"),
 )
 # The only modules that import mlx or mlx_lm.
-ON_MLX = {"runtime", "model", "heads", "prefixes", "ragged", "answers", "lockstep", "decoder", "fusing"}
+ON_MLX = {"runtime", "ranks", "model", "heads", "prefixes", "ragged", "answers", "lockstep", "decoder", "fusing"}
 ON_MLX |= {"limits", "peers"}
 ON_MLX |= {"exponential", "attention", "loss", "optimizer", "checkpoints", "training", "budget"}
 HEAVY = {"mlx", "mlx_lm", "transformers", "datasets"}
