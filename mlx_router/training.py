@@ -29,6 +29,7 @@ from .ranks import ALONE, Ranks, join, own_folder, send_files, together
 from .records import data_record
 from .router import Router
 from .runtime import inspect
+from .splits import first_rows
 
 import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)
 from mlx.utils import tree_flatten  # isort: skip
@@ -51,9 +52,6 @@ from .optimizer import ClippedAdamW  # isort: skip
 from .loss import answer_loss, arrays, mean_loss, shared_prefix_problem  # isort: skip
 
 CHECK_ROWS = 2
-# What `epochs: auto` aims at: small data are seen more often, large ones at least twice.
-AUTO_UPDATES = 600
-AUTO_EPOCHS = (2, 20)
 
 Event: TypeAlias = dict[str, Any]
 Report: TypeAlias = Callable[[Event], None]
@@ -84,15 +82,12 @@ class Run:
     @property
     def updates(self) -> int:
         """Optimizer updates of the whole run."""
-        wanted = self.plan.updates_per_epoch * self.epochs
-        return min(wanted, self.config.max_updates or wanted)
+        return self.config.schedule(self.plan.updates_per_epoch)[1]
 
     @property
     def epochs(self) -> int:
         """Passes over the training rows."""
-        if self.config.epochs != "auto":
-            return self.config.epochs
-        return min(max(round(AUTO_UPDATES / self.plan.updates_per_epoch), AUTO_EPOCHS[0]), AUTO_EPOCHS[1])
+        return self.config.schedule(self.plan.updates_per_epoch)[0]
 
 
 def train(config: TrainConfig, report: Report, *, overwrite: bool = False, resume: bool = False) -> Path:
@@ -135,6 +130,7 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report, ranks: Ranks 
     if config.policy is not None:
         check_promise(config.policy, validation)
     catalogue = default if default is not None else _union(training)
+    training = first_rows(training, config.train_rows, config.seed)
     model = load_base(config.model, revision=config.revision, dtype=config.dtype)
     choosing = [*validation.choosing, *validation.trained_on]
     rows, valid_rows = (_tokens(config, model, examples) for examples in (training, choosing))

@@ -21,11 +21,11 @@ FLOORS = (
     *("drafts", "confidence", "grammar", "heads", "prefixes", "ragged", "answers", "lockstep"),
     *("decoder", "draft_lengths", "loading", "fusing", "router"),
     *("limits", "tuning", "peers", "races", "fresh", "bench"),
-    *("metrics", "evaluation", "calibration", "thresholds", "rendering", "pairing", "comparison", "gates"),
+    *("metrics", "trends", "evaluation", "calibration", "thresholds", "rendering", "pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project", "harder"),
     *("records", "leaks", "calibrating", "parity", "batches", "exponential", "attention"),
-    *("loss", "optimizer", "checkpoints", "training", "budget"),
+    *("loss", "optimizer", "checkpoints", "training", "budget", "learning_curve"),
     *("bag_of_words", "baselines", "curves", "faults", "breakdown", "report", "report_text"),
     *("charts", "markup", "matrix", "cards", "page", "server"),
 )
