@@ -16,7 +16,7 @@ from tiny_models import make_recipe
 
 from mlx_router import Router
 from mlx_router.batches import TokenRow, make_batch
-from mlx_router.calls import Decision, Failure, NoTool, ParseFailure, Timings, ToolCall
+from mlx_router.calls import Abstention, Decision, Failure, NoTool, ParseFailure, Timings, ToolCall
 from mlx_router.catalogue import Catalogue
 from mlx_router.config import TrainConfig
 from mlx_router.data import read
@@ -203,14 +203,15 @@ def test_all_get_the_decisions_of_all_ranks(catalogue: Catalogue) -> None:
         ),
         Decision(NoTool(reason="chitchat"), "x", timings=Timings(1.0, 0.5, 0.5, 3, 2, 1, 1), action="answer"),
         Decision(ParseFailure(Failure.TRUNCATED, "cut"), "", overridden=0.25),
+        Decision(Abstention("escalate"), '{"tool":"esc', confidence=0.25),
         RequestError("too long"),
     ]
     from mlx_router.evaluation import _of_all, _plain_decisions
 
     others[:] = [_plain_decisions(decisions[1::2])]
     found = _of_all(Playing(0, 2), decisions[::2])
-    assert found[:3] == decisions[:3]
-    assert isinstance(found[3], RequestError) and found[3].message == "too long"
+    assert found[:4] == decisions[:4]
+    assert isinstance(found[4], RequestError) and found[4].message == "too long"
     assert repr(found[0]) == repr(decisions[0]), "1.0 stays a float"
 
 
