@@ -54,6 +54,13 @@ class Batch:
         """How many tokens the loss falls on."""
         return int((self.lengths[:, 1] - self.lengths[:, 0]).sum())
 
+    def share(self, rank: int, size: int) -> "Batch":
+        """The rows that fall to one of `size` ranks; one silenced row where there are fewer rows than ranks."""
+        if rank >= len(self.rows):
+            return self.share(0, len(self.rows)).silenced()
+        part = slice(rank, None, size)
+        return Batch(self.prefix, self.suffix[part], self.lengths[part], self.rows[part])
+
     def silenced(self) -> "Batch":
         """The same shapes with no token to learn."""
         ends = np.stack([self.lengths[:, 1], self.lengths[:, 1]], axis=1)

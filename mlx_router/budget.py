@@ -1,4 +1,4 @@
-"""What a training run takes, said before anything is downloaded: download size, disk, and memory by a plain formula.
+"""What a training run takes, said before anything is downloaded: download size, disk, updates, and memory by a formula.
 
     weights      parameters × bytes of the dtype; packed (quantized) tensors as they are stored
     optimizer    LoRA parameters × 16 bytes: weight, gradient and two moments in float32
@@ -11,19 +11,23 @@ were fitted to measured peaks of small models. Attention counts on every device:
 training.
 """
 
+import gzip
 import json
 import math
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .config import TrainConfig
+from .errors import UsageError
 from .machine import free_bytes, inspect
+from .tables import table
 
 GIB = 2**30
+ALL = "all"
 FLOATS = {"F64", "F32", "F16", "BF16"}
 SIZES = {"F64": 8, "F32": 4, "U32": 4, "I32": 4, "F16": 2, "BF16": 2, "U16": 2, "U8": 1, "I8": 1, "I64": 8, "U64": 8}
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -57,6 +61,9 @@ class Budget:
     memory: Memory | None
     row_tokens: int
     memory_total_bytes: int | None
+    rows: int | None = None
+    epochs: int | None = None
+    updates: int | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -92,6 +99,8 @@ class Budget:
                 f"memory: about {_gib(self.memory.total)} of {_gib(self.memory_total_bytes)} "
                 f"(weights {_gib(self.memory.weights)}, for rows of {self.row_tokens} tokens)"
             )
+        if self.rows is not None:
+            lines.append(f"about {self.updates:,} updates: {self.rows:,} rows, {self.epochs} epochs")
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 
@@ -100,6 +109,8 @@ def estimate(config: TrainConfig) -> Budget:
     folder = _local_folder(config.model, config.revision)
     row_tokens = config.max_seq_length if isinstance(config.max_seq_length, int) else ASSUMED_ROW_TOKENS
     cache = _cache_folder()
+    rows = config.train_rows or count_rows(config.train)
+    epochs, updates = config.schedule(config.updates_per_epoch(rows)) if rows else (None, None)
     return Budget(
         model=config.model,
         download_bytes=0 if folder is not None else _download_bytes(config.model, config.revision),
@@ -107,7 +118,62 @@ def estimate(config: TrainConfig) -> Budget:
         memory=memory_of(folder, config, row_tokens) if folder is not None else None,
         row_tokens=row_tokens,
         memory_total_bytes=inspect().memory_total_bytes,
+        rows=rows,
+        epochs=epochs,
+        updates=updates,
     )
+
+
+def count_rows(source: str) -> int | None:
+    """The lines of a file of rows; None for a dataset, and for a file that is not there or can't be read."""
+    path = Path(source)
+    if not path.is_file() or not source.endswith((".jsonl", ".jsonl.gz")):
+        return None
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rb") as file:
+            return sum(bool(line.strip()) for line in file) or None
+    except (OSError, EOFError):
+        # Reading the rows says what is wrong with them.
+        return None
+
+
+def curve_sizes(text: str, rows: int) -> list[int]:
+    """The sizes that a list like "50,100,all" names, rising. Raises `UsageError` for what is no such list."""
+    found = set()
+    for part in text.split(","):
+        word = part.strip()
+        if word != ALL and not (word.isdecimal() and int(word) > 0):
+            raise UsageError(
+                f"--curve: {word!r} is no number of rows", hint="list them like this: --curve 50,100,200,all"
+            )
+        found.add(rows if word == ALL else int(word))
+    if too_many := [size for size in sorted(found) if size > rows]:
+        raise UsageError(f"--curve: {too_many[0]} rows are wanted, and there are {rows}", hint="end the list with all")
+    if len(found) < 2:
+        raise UsageError(
+            "--curve needs two different sizes or more", hint="list them like this: --curve 50,100,200,all"
+        )
+    return sorted(found)
+
+
+def curve_plan(config: TrainConfig, counts: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Epochs and updates of each size of a learning curve."""
+    return {count: config.schedule(config.updates_per_epoch(count)) for count in counts}
+
+
+def plan_json(plan: Mapping[int, tuple[int, int]]) -> dict[str, Any]:
+    """The sizes, and the sum of their updates."""
+    sizes = [{"rows": count, "epochs": epochs, "updates": updates} for count, (epochs, updates) in plan.items()]
+    return {"sizes": sizes, "updates": sum(updates for _, updates in plan.values())}
+
+
+def render_plan(plan: Mapping[int, tuple[int, int]]) -> str:
+    """The same as a table."""
+    rows = [("rows", "epochs", "updates")]
+    rows += [(f"{count:,}", str(epochs), f"{updates:,}") for count, (epochs, updates) in plan.items()]
+    rows.append(("sum", "", f"{plan_json(plan)['updates']:,}"))
+    return table(rows, left=[])
 
 
 def memory_of(folder: Path, config: TrainConfig, row_tokens: int, *, gpu: bool | None = None) -> Memory | None:

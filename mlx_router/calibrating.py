@@ -15,6 +15,7 @@ from .evaluation import evaluate
 from .leaks import find_leaks, shorten
 from .manifest import Manifest, read_manifest, write_manifest
 from .policy import Policy, as_policy, smallest_rate
+from .ranks import ALONE, Ranks
 from .records import data_record, request_key
 from .rendering import rate
 from .router import Router
@@ -77,11 +78,12 @@ def calibrate_router(
     mode: Mode = "greedy",
     policy: Policy | None = None,
     progress: Callable[[int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Calibration | str:
     """Route the rows and fit; or say what is missing, in words. `progress` is called with the number of rows done."""
     if rows.problem is not None:
         return rows.problem
-    scored = evaluate(router, [*rows.choosing, *rows.calibrating], progress, mode=mode)
+    scored = evaluate(router, [*rows.choosing, *rows.calibrating], progress, mode=mode, ranks=ranks)
     observed = observe(scored)
     ordering, calibrating = observed[: len(rows.choosing)], observed[len(rows.choosing) :]
     if missing := calls_missing(calibrating):

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,6 +18,8 @@ from .evaluation import Constrained, Evaluation, Scored, evaluate, read_predicti
 from .interop import load_catalogue
 from .leaks import Leaks, find_leaks, render_leaks, shorten
 from .metrics import COSTS
+from .ranks import Ranks, folder_hash, join, together
+from .records import data_record
 from .rendering import json_text, render_constrained, render_evaluation
 from .router import Router
 
@@ -143,7 +145,8 @@ def eval_(
     """Measure the router in FOLDER on test rows, or score anybody's predictions.
 
     Rows that carry their own tools are routed against these. The exit code is 1 if a row of the test was trained on,
-    a gate is missed, or its metric was not measured. For a CI see docs/ci.md.
+    a gate is missed, or its metric was not measured. For a CI see docs/ci.md, for several machines
+    docs/distributed.md.
 
     \b
     Examples:
@@ -176,16 +179,23 @@ def eval_(
         if folder is None or data is None:
             raise UsageError("eval needs an adapter folder and --data, or --predictions")
         policy = None if promise is None else {"wrong_call_rate": promise}
-        router, examples, leaks = _test(folder, data, near, catalogue, base, limit, policy, shortlist)
-        if leaks is not None and leaks.failed and not allow_leaks:
-            _stop(leaks, pages, as_json)
-        default = load_catalogue(catalogue) if catalogue else router.catalogue
-        training = wanted.training(near, data, router, default) if wanted is not None else None
-        with routing_progress(len(examples)) as progress:
-            scored = evaluate(router, examples, progress)
-        if mode == "constrained":
-            with routing_progress(len(examples)) as progress:
-                constrained = Constrained.of(scored, evaluate(router, examples, progress, mode=mode))
+        ranks = join()
+        with together(ranks):
+            router, examples, leaks = _test(folder, data, near, catalogue, base, limit, policy, shortlist)
+            if ranks.size > 1:
+                ranks.agree({"test rows": data_record(data, examples)["hash"], "adapter": folder_hash(Path(folder))})
+            if ranks.first and leaks is not None and leaks.failed and not allow_leaks:
+                _stop(leaks, pages, as_json)
+            default = load_catalogue(catalogue) if catalogue else router.catalogue
+            # Only the first rank reports.
+            training = wanted.training(near, data, router, default) if wanted is not None and ranks.first else None
+            with _shown(ranks, len(examples)) as progress:
+                scored = evaluate(router, examples, progress, ranks=ranks)
+            if mode == "constrained":
+                with _shown(ranks, len(examples)) as progress:
+                    constrained = Constrained.of(scored, evaluate(router, examples, progress, mode=mode, ranks=ranks))
+        if not ranks.first:
+            return
         if wanted is not None and training is not None:
             material = wanted.of_router(router, scored, training, (folder, data, base), routing_progress)
     evaluation = Evaluation.of(scored)
@@ -347,12 +357,17 @@ def _properties(evaluation: Evaluation | None) -> dict[str, str]:
     return {name: "" if metric.value is None else f"{metric.value:.4f}" for name, metric in metrics.items()}
 
 
+def _shown(ranks: Ranks, total: int) -> AbstractContextManager[Callable[[int], None] | None]:
+    """The progress, on the rank that speaks."""
+    return routing_progress(total) if ranks.first else nullcontext()
+
+
 @contextmanager
 def routing_progress(total: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, a line every tenth of the rows elsewhere; both on stderr."""
     if sys.stderr.isatty():
         with click.progressbar(length=total, label="routing", file=sys.stderr, show_pos=True) as bar:
-            yield lambda _: bar.update(1)
+            yield lambda done: bar.update(done - bar.pos)
         return
     step = max(1, total // 10)
     yield lambda done: click.echo(f"routed {done}/{total}", err=True) if done % step == 0 or done == total else None

@@ -31,11 +31,18 @@ def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--config", type=click.Path(dir_okay=False), help="Recipe file, YAML.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished adapter in the same folder.")
 @click.option("--resume", type=click.Path(file_okay=False), help="Go on with the unfinished run in this folder.")
+@click.option("--curve", metavar="SIZES", help="Train on so many rows each, and say whether more help: 50,100,200,all.")
 @click.option("--dry-run", is_flag=True, help="Say what the run would take, then stop before any download.")
 @click.option("--json", "as_json", is_flag=True, help="Print events as NDJSON on stdout.")
 @_field_options
 def train(
-    config: str | None, overwrite: bool, resume: str | None, dry_run: bool, as_json: bool, **fields: str | None
+    config: str | None,
+    overwrite: bool,
+    resume: str | None,
+    curve: str | None,
+    dry_run: bool,
+    as_json: bool,
+    **fields: str | None,
 ) -> None:
     """Train an adapter by a recipe; every field of the recipe is a flag too (docs/config.md lists them).
 
@@ -44,7 +51,10 @@ def train(
       mlx-router train --config configs/support.yaml
       mlx-router train --config my-router/train.yaml --epochs 5 --learning-rate 1e-3
       mlx-router train --resume my-router/adapter
+      mlx-router train --config my-router/train.yaml --curve 50,100,200,all
     """
+    if curve is not None and resume is not None:
+        raise UsageError("--curve goes on by itself: give the same command again, without --resume")
     if resume is None:
         recipe = load_config(Path(config) if config else None, _overrides(fields))
     else:
@@ -54,16 +64,54 @@ def train(
     stream = sys.stdout
     budget = estimate(recipe)
     if dry_run:
-        click.echo(json.dumps(budget.to_json(), indent=2) if as_json else budget.render())
+        planned = _planned(recipe, curve) if curve is not None else None
+        if as_json:
+            click.echo(json.dumps(budget.to_json() | ({} if planned is None else {"curve": planned[1]}), indent=2))
+        else:
+            click.echo("\n".join([budget.render(), *([] if planned is None else [planned[0]])]))
         return
-    click.echo(budget.render(), err=True)
     from .model import BACKEND
+    from .ranks import join
     from .training import train as run
 
+    if join().first:
+        click.echo(budget.render(), err=True)
     if BACKEND.device == "cpu" and not BACKEND.blas.fast:
         click.echo("note: MLX has only its slow reference BLAS here; what to do: mlx-router doctor", err=True)
     report = _json_reporter(stream) if as_json else _line_reporter()
+    if curve is not None:
+        _curve(recipe, curve, report, overwrite=overwrite, as_json=as_json)
+        return
     run(recipe, report, overwrite=overwrite, resume=resume is not None)
+
+
+def _planned(recipe: TrainConfig, sizes: str) -> tuple[str, dict[str, Any]]:
+    """What a curve would take, as text and as JSON, by the lines of the file of rows."""
+    from .budget import count_rows, curve_plan, curve_sizes, plan_json, render_plan
+
+    rows = count_rows(recipe.train)
+    if rows is None:
+        raise UsageError(
+            f"{recipe.train} is no file whose rows can be counted without reading a dataset",
+            hint="start the curve: it says what it takes once it has read the rows",
+        )
+    plan = curve_plan(recipe, curve_sizes(sizes, rows))
+    return render_plan(plan), plan_json(plan)
+
+
+def _curve(
+    recipe: TrainConfig, sizes: str, report: Callable[[dict[str, Any]], None], *, overwrite: bool, as_json: bool
+) -> None:
+    from .learning_curve import learning_curve, render
+    from .ranks import join
+
+    if join().size > 1:
+        raise UsageError("--curve runs in one process", hint="start it without mlx.launch")
+    found = learning_curve(recipe, sizes, report, overwrite=overwrite)
+    if as_json:
+        report({"event": "curve", **found})
+    else:
+        click.echo(render(found))
 
 
 def _resumed(folder: str, config: str | None, fields: dict[str, str | None], overwrite: bool) -> TrainConfig:
@@ -72,8 +120,14 @@ def _resumed(folder: str, config: str | None, fields: dict[str, str | None], ove
     if config or overwrite or given:
         raise UsageError("--resume goes on by the run's own recipe; give no other fields or files with it")
     from .checkpoints import read_recipe
+    from .ranks import join, together
 
-    return read_recipe(Path(folder).expanduser())
+    # Only the first rank's machine needs to hold the folder.
+    ranks = join()
+    with together(ranks):
+        return TrainConfig.model_validate_json(
+            ranks.from_first(lambda: read_recipe(Path(folder).expanduser()).model_dump_json().encode())
+        )
 
 
 def _overrides(fields: dict[str, str | None]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The training recipe: one flat, closed model, read from YAML and overridden field by field."""
 
 import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -16,6 +17,10 @@ from .policy import Policy
 PATHS = ("model", "adapter", "catalogue", "train", "valid", "test")
 
 
+# What `epochs: auto` aims at: small data are seen more often, large ones at least twice.
+AUTO_UPDATES = 600
+AUTO_EPOCHS = (2, 20)
+
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
 
 
@@ -29,6 +34,9 @@ class TrainConfig(BaseModel):
     adapter: str = Field("adapter", description="folder to write the adapter to")
     catalogue: str | None = Field(None, description="catalogue file; without one the union of the training rows' own")
     train: str = Field(description="training rows: .jsonl, .jsonl.gz, or a Hugging Face dataset (name#split)")
+    train_rows: Positive | None = Field(
+        None, description="train on so many of the rows, each tool's share kept; more rows hold the fewer; none: all"
+    )
     valid: str | None = Field(None, description="validation rows; they choose the checkpoint and calibrate")
     test: str | None = Field(None, description="test rows, for `mlx-router eval`; training never reads them")
 
@@ -76,6 +84,20 @@ class TrainConfig(BaseModel):
         if not isinstance(values, Mapping):
             return values
         return {name: _number(value) if _wants_number(cls, name) else value for name, value in values.items()}
+
+    def updates_per_epoch(self, rows: int) -> int:
+        """Optimizer updates of one pass over so many rows."""
+        # However many catalogues they have: what fills no batch of its catalogue makes batches together.
+        return math.ceil(math.ceil(rows / self.batch_size) / self.gradient_accumulation_steps)
+
+    def schedule(self, updates_per_epoch: int) -> tuple[int, int]:
+        """Epochs and optimizer updates of a run."""
+        if self.epochs != "auto":
+            epochs = self.epochs
+        else:
+            epochs = min(max(round(AUTO_UPDATES / updates_per_epoch), AUTO_EPOCHS[0]), AUTO_EPOCHS[1])
+        wanted = updates_per_epoch * epochs
+        return epochs, min(wanted, self.max_updates or wanted)
 
     @property
     def scale(self) -> float:

@@ -4,9 +4,11 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from .calls import Abstention, Decision, Failure, Mode, Outcome, ParseFailure, ToolCall
 from .catalogue import Catalogue
@@ -28,6 +30,7 @@ from .metrics import (
     with_declared_comparison,
 )
 from .parsing import parse
+from .ranks import ALONE, Ranks
 from .router import Router
 
 NOT_GIVEN = "(not given)"
@@ -35,6 +38,8 @@ NOT_GIVEN = "(not given)"
 LATENCY_ROWS = 50
 # What a policy says of valid calls.
 CALL_ACTIONS = ("act", "confirm", "abstain")
+# Decisions as ranks pass them on; a request that was refused is the message of its error.
+PASSED = TypeAdapter(list[Decision | str])
 
 
 @dataclass(frozen=True)
@@ -89,24 +94,44 @@ def evaluate(
     progress: Callable[[int], None] | None = None,
     *,
     mode: Mode | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[Scored]:
     """Route every example against its own catalogue; `progress` is called with the number done.
 
     The first rows are routed alone and give the latency, the rest in batches, which give the same decisions. A
-    request that the router refuses, one too long for the model, counts as a parse failure.
+    request that the router refuses, one too long for the model, counts as a parse failure. Of several ranks each
+    routes its share, and all get the outcomes of all rows.
     """
-    decisions: list[Decision | RequestError] = []
-    for example in examples[:LATENCY_ROWS]:
-        try:
-            decisions.append(router.route_example(example, mode=mode))
-        except RequestError as error:
-            decisions.append(error)
+
+    def tell(done: int) -> None:
         if progress is not None:
-            progress(len(decisions))
-    alone = len(decisions)
-    more = None if progress is None else lambda done: progress(alone + done)
-    decisions += router.route_examples(examples[alone:], mode=mode, progress=more)
+            progress(min(done * ranks.size, len(examples)))
+
+    single: list[Decision | RequestError] = []
+    for example in ranks.share(examples[:LATENCY_ROWS]):
+        try:
+            single.append(router.route_example(example, mode=mode))
+        except RequestError as error:
+            single.append(error)
+        tell(len(single))
+    rest = ranks.share(examples[LATENCY_ROWS:])
+    more = router.route_examples(rest, mode=mode, progress=lambda done: tell(len(single) + done))
+    decisions = [*_of_all(ranks, single), *_of_all(ranks, more)]
     return [_scored(example, decision) for example, decision in zip(examples, decisions, strict=True)]
+
+
+def _of_all(ranks: Ranks, own: Sequence[Decision | RequestError]) -> list[Decision | RequestError]:
+    """The decisions of all ranks, from each rank's own; without the values that only Python can hold."""
+    if ranks.size == 1:
+        return list(own)
+    shares = [PASSED.validate_json(data) for data in ranks.gather(_plain_decisions(own))]
+    return [RequestError(one) if isinstance(one, str) else one for one in ranks.merge(shares)]
+
+
+def _plain_decisions(decisions: Sequence[Decision | RequestError]) -> bytes:
+    return PASSED.dump_json(
+        [one.message if isinstance(one, RequestError) else replace(one, typed_arguments=None) for one in decisions]
+    )
 
 
 def _scored(example: Example, decision: Decision | RequestError) -> Scored:

@@ -14,6 +14,7 @@ from .exponential import cross_entropy, is_fast
 from .heads import logits_at
 from .machine import usable_cpus
 from .model import ONE_THREAD_BELOW, parameter_counts
+from .ranks import ALONE, Ranks
 
 # Answers are read to a multiple of so many tokens, so that few shapes are compiled.
 ANSWERS_TO = 8
@@ -97,16 +98,16 @@ def arrays(batch: Batch, weight: float) -> tuple[mx.array, ...]:
     )
 
 
-def mean_loss(network: Any, batches: list[Batch]) -> float:
-    """Loss per answer token over batches, without dropout."""
+def mean_loss(network: Any, batches: list[Batch], ranks: Ranks = ALONE) -> float:
+    """Loss per answer token over batches, without dropout; each rank computes its share of them."""
     was_training = network.training
     network.eval()
     total = 0.0
-    for batch in batches:
+    for batch in ranks.share(batches):
         loss, _ = answer_loss(network, *arrays(batch, 1.0))
         total += float(loss.item())
     network.train(was_training)
-    return total / sum(batch.answer_tokens for batch in batches)
+    return ranks.sum(total) / sum(batch.answer_tokens for batch in batches)
 
 
 def shared_prefix_problem(network: Any, batch: Batch) -> str | None:

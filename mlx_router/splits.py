@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from .calls import NO_TOOL
 from .config import TrainConfig, load_config
-from .data import RowError, bad_rows, bundled_catalogues, parts, rows, source_folder
+from .data import Example, RowError, bad_rows, bundled_catalogues, parts, rows, source_folder
 from .duplicates import clusters
 from .errors import DataError, RouterError, UsageError
 from .parsing import SURROGATE
@@ -122,6 +122,27 @@ def _deal(
 def _draw(seed: int, requests: Sequence[str], rows: Sequence[int]) -> str:
     text = min(requests[row] for row in rows)
     return hashlib.sha256(f"{seed}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def first_rows(examples: Sequence[Example], count: int | None, seed: int = 0) -> list[Example]:
+    """So many of the examples, in their order, with each tool's share; a larger count holds those of a smaller one.
+
+    Raises `DataError` where there are fewer.
+    """
+    if count is None:
+        return list(examples)
+    if count > len(examples):
+        raise DataError(f"{count} training rows are wanted, and there are {len(examples)}", hint="lower train_rows")
+    requests = [example.request for example in examples]
+    members: dict[str, list[int]] = defaultdict(list)
+    for row, example in enumerate(examples):
+        members[example.target.tool].append(row)
+    places: list[tuple[float, str, int]] = []
+    for rows_of in members.values():
+        drawn = sorted((_draw(seed, requests, [row]), row) for row in rows_of)
+        # Every tool's rows are spread evenly over the whole, so that any beginning of it holds the tool's share.
+        places += [((at + 0.5) / len(drawn), draw, row) for at, (draw, row) in enumerate(drawn)]
+    return [examples[row] for row in sorted(row for _, _, row in sorted(places)[:count])]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from .batches import Batch, Plan, TokenRow, make_batch, token_rows
 from .calibrating import Rows, calibrate_router, check_promise, split_validation, summary
 from .catalogue import Catalogue, union
@@ -23,9 +25,11 @@ from .interop import load_catalogue
 from .manifest import FILE, Manifest, write_manifest
 from .model import ADAPTER_CONFIG, WEIGHTS, Model, add_lora, load_base, parameter_counts
 from .prompts import compact_json
+from .ranks import ALONE, Ranks, join, own_folder, send_files, together
 from .records import data_record
 from .router import Router
 from .runtime import inspect
+from .splits import first_rows
 
 import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)
 from mlx.utils import tree_flatten  # isort: skip
@@ -48,9 +52,6 @@ from .optimizer import ClippedAdamW  # isort: skip
 from .loss import answer_loss, arrays, mean_loss, shared_prefix_problem  # isort: skip
 
 CHECK_ROWS = 2
-# What `epochs: auto` aims at: small data are seen more often, large ones at least twice.
-AUTO_UPDATES = 600
-AUTO_EPOCHS = (2, 20)
 
 Event: TypeAlias = dict[str, Any]
 Report: TypeAlias = Callable[[Event], None]
@@ -71,6 +72,7 @@ class Run:
     data: dict[str, Any] = field(default_factory=dict)
     system: str | None = None
     validation: Rows = field(default_factory=lambda: Rows([], []))
+    ranks: Ranks = ALONE
 
     @property
     def identity(self) -> str:
@@ -80,15 +82,12 @@ class Run:
     @property
     def updates(self) -> int:
         """Optimizer updates of the whole run."""
-        wanted = self.plan.updates_per_epoch * self.epochs
-        return min(wanted, self.config.max_updates or wanted)
+        return self.config.schedule(self.plan.updates_per_epoch)[1]
 
     @property
     def epochs(self) -> int:
         """Passes over the training rows."""
-        if self.config.epochs != "auto":
-            return self.config.epochs
-        return min(max(round(AUTO_UPDATES / self.plan.updates_per_epoch), AUTO_EPOCHS[0]), AUTO_EPOCHS[1])
+        return self.config.schedule(self.plan.updates_per_epoch)[0]
 
 
 def train(config: TrainConfig, report: Report, *, overwrite: bool = False, resume: bool = False) -> Path:
@@ -100,17 +99,28 @@ def train(config: TrainConfig, report: Report, *, overwrite: bool = False, resum
     `resume` goes on with the run that the folder holds, from its newest whole checkpoint, and ends with the weights
     that the run would have had, to the bit on a CPU. Ctrl-C saves, then raises `KeyboardInterrupt`; pressed twice, it
     does so at once.
+
+    Started by `mlx.launch`, each rank takes its share of every batch; only the first writes to the folder and reports.
     """
-    folder = Path(config.adapter).expanduser()
-    if not resume:
-        _claim(folder, overwrite)
-    run = prepare_run(config, folder, _heard(report))
-    watch = _fit(run, resume)
-    _finish(run, watch)
+    folder, ranks = Path(config.adapter).expanduser(), join()
+    with together(ranks), own_folder(ranks, folder) as place:
+        if ranks.first and not resume:
+            _claim(folder, overwrite)
+        if resume:
+            send_files(ranks, place / CHECKPOINTS)
+        run = prepare_run(config, place, _heard(report) if ranks.first else _unheard, ranks)
+        ranks.agree({"recipe, rows and base": run.identity, **_versions(run)})
+        watch = _fit(run, resume)
+        _finish(run, watch)
+        ranks.wait()
     return folder
 
 
-def prepare_run(config: TrainConfig, folder: Path, report: Report) -> Run:
+def _unheard(event: Event) -> None:
+    """The report of a rank that does not speak."""
+
+
+def prepare_run(config: TrainConfig, folder: Path, report: Report, ranks: Ranks = ALONE) -> Run:
     """Read the data, load the base, put LoRA on it and plan the batches; nothing is written."""
     if config.shortlist is not None and config.keep_system:
         raise ConfigError("shortlist and keep_system do not go together: a system text that is kept can't be cut")
@@ -120,6 +130,7 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report) -> Run:
     if config.policy is not None:
         check_promise(config.policy, validation)
     catalogue = default if default is not None else _union(training)
+    training = first_rows(training, config.train_rows, config.seed)
     model = load_base(config.model, revision=config.revision, dtype=config.dtype)
     choosing = [*validation.choosing, *validation.trained_on]
     rows, valid_rows = (_tokens(config, model, examples) for examples in (training, choosing))
@@ -134,7 +145,9 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report) -> Run:
         dropout=config.lora_dropout,
         layers=config.num_layers,
     )
-    shared = config.shared_prefix and config.shortlist is None and _may_share(model, rows, report)
+    # Machines may round differently; batches have to be the same on all.
+    shared = config.shared_prefix and config.shortlist is None
+    shared = shared and not ranks.any(not _may_share(model, rows, report))
     if config.shared_prefix and config.shortlist is not None:
         message = "training on whole rows: with a shortlist each has a catalogue of its own, and hardly two begin alike"
         report({"event": "note", "message": message})
@@ -153,7 +166,7 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report) -> Run:
     if config.valid and validation.calibrating:
         data["calibration"] = data_record(config.valid, validation.calibrating)
     system = _own_system(training) if config.keep_system else None
-    return Run(config, model, catalogue, adapter_config, plan, valid, folder, report, data, system, validation)
+    return Run(config, model, catalogue, adapter_config, plan, valid, folder, report, data, system, validation, ranks)
 
 
 def _own_system(examples: Sequence[Example]) -> str | None:
@@ -247,15 +260,25 @@ class _Watch(TrainingCallback):  # type: ignore[misc]
 
     def micro_batches(self) -> Iterator[tuple[mx.array, ...]]:
         """The plan's batches as the loss takes them, epoch after epoch, from where the run is."""
+        ranks = self.run.ranks
         begun, skipped = divmod(self.done.update, self.run.plan.updates_per_epoch)
         for epoch in range(begun, self.run.epochs):
             for group in self.run.plan.epoch(epoch, skipped if epoch == begun else 0):
-                weight = len(group) / sum(batch.answer_tokens for batch in group)
-                for batch in group:
+                # The trainer takes the mean over ranks of what is to be a mean over the tokens of all.
+                weight = ranks.size * len(group) / sum(batch.answer_tokens for batch in group)
+                for at, batch in enumerate(group):
                     self.last_rows = batch.rows
                     self.tokens += batch.prefix.size + batch.suffix.size
                     self.answer_tokens += batch.answer_tokens
-                    yield arrays(batch, weight)
+                    if ranks.size > 1:
+                        ranks.wait()
+                        self._seed_dropout(at)
+                    yield arrays(batch.share(ranks.rank, ranks.size), weight)
+
+    def _seed_dropout(self, micro_batch: int) -> None:
+        """Give every rank a dropout of its own, which depends on nothing that a checkpoint would have to hold."""
+        seed = (self.run.config.seed, self.update, micro_batch, self.run.ranks.rank)
+        mx.random.seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
 
     def on_train_loss_report(self, info: dict[str, Any]) -> None:
         loss = float(info["train_loss"])
@@ -272,6 +295,7 @@ class _Watch(TrainingCallback):  # type: ignore[misc]
         self.done.update += 1
         if self.update % self.run.config.log_every == 0 or self.update == self.run.updates:
             self._progress(info)
+        self.interrupted = self.run.ranks.any(self.interrupted)
         ended = self.update % self.run.plan.updates_per_epoch == 0 or self.update == self.run.updates
         if ended:
             self._end_of_epoch()
@@ -282,6 +306,8 @@ class _Watch(TrainingCallback):  # type: ignore[misc]
             self.since += time.perf_counter() - begun
             if self.interrupted:
                 self.run.report({"event": "interrupted", "update": self.update, "file": str(path)})
+                # `mlx.launch` ends the others once one has ended; none may while another still saves.
+                self.run.ranks.wait()
                 raise KeyboardInterrupt
 
     def _progress(self, info: dict[str, Any]) -> None:
@@ -307,7 +333,7 @@ class _Watch(TrainingCallback):  # type: ignore[misc]
     def _end_of_epoch(self) -> None:
         run, begun = self.run, time.perf_counter()
         epoch = -(-self.update // run.plan.updates_per_epoch)
-        loss = mean_loss(run.model.network, run.valid) if run.valid else None
+        loss = mean_loss(run.model.network, run.valid, run.ranks) if run.valid else None
         if not _finite(run.model):
             raise TrainingError(f"the weights are no longer numbers after epoch {epoch}", hint="lower learning_rate")
         path = run.folder / CHECKPOINTS / f"epoch-{epoch:03d}.safetensors"
@@ -468,7 +494,7 @@ def _calibrate(run: Run, manifest: Manifest, weights: Path) -> dict[str, Any] | 
         f"{len(rows.calibrating)} calibrated"
     )
     split += f"; {len(rows.trained_on)} were trained on too and only chose" if rows.trained_on else ""
-    found = calibrate_router(router, rows, split=split, policy=run.config.policy)
+    found = calibrate_router(router, rows, split=split, policy=run.config.policy, ranks=run.ranks)
     if isinstance(found, str):
         lost = ", so every call is to be confirmed" if run.config.policy is not None else ""
         run.report({"event": "note", "message": f"not calibrated{lost}: {found}"})
@@ -477,6 +503,13 @@ def _calibrate(run: Run, manifest: Manifest, weights: Path) -> dict[str, Any] | 
     told = {name: kept[name] for name in ("rows", "chose", "split", "figures", "policy")}
     run.report({"event": "calibration", "message": summary(found), "method": found.curve.kind, **told})
     return kept
+
+
+def _versions(run: Run) -> dict[str, str]:
+    """What has to be the same on all machines of a run."""
+    if run.ranks.size == 1:
+        return {}
+    return {name: version for name, version in inspect().versions.items() if name.startswith("mlx")}
 
 
 def _recipe(run: Run) -> dict[str, Any]:

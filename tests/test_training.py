@@ -277,7 +277,7 @@ def test_the_checkpoint_with_the_lowest_validation_loss_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([3.0, 1.0, 2.0])
-    monkeypatch.setattr(training, "mean_loss", lambda network, batches: next(losses))
+    monkeypatch.setattr(training, "mean_loss", lambda network, batches, ranks: next(losses))
     events: list[dict[str, Any]] = []
     config = make_recipe(tmp_path, epochs=3)
     folder = train(config.model_copy(update={"valid": config.train}), events.append)
