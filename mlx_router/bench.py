@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from . import runtime
-from .calls import Decoder
+from .calls import Decoder, Generation
 from .catalogue import Catalogue
 from .decoder import GreedyDecoder
 from .draft_lengths import remember
@@ -76,7 +76,7 @@ def ask(router: Router, request: str, catalogue: Catalogue | None = None) -> Cal
     timings = decision.timings
     assert timings is not None
     around = 0.0 if isinstance(router.decoder, MlxLmDecoder) else total_ms - timings.total_ms
-    return Call(timings.total_ms + around, timings.prefill_ms + around, timings.forward_passes, decision.raw)
+    return Call.of(Generation(decision.raw, timings=timings), around)
 
 
 def lanes(

@@ -3,21 +3,15 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .calls import NoTool, ParseFailure, ToolCall
-from .metrics import COSTS, Metric, Metrics, Row, json_equal, wilson
+from .metrics import COSTS, Metric, Metrics, Row, json_equal, share
+from .resampling import Floats, middle95, row_counts
 
 RESAMPLES: Final = 2000
-Floats: TypeAlias = NDArray[np.float64]
-
-
-def share(count: int, n: int) -> Metric:
-    """A count among n as a rate with its interval; None of nothing."""
-    return Metric(count / n if n else None, n, wilson(count, n))
 
 
 def attainable(rows: Sequence[Row], metrics: Metrics) -> dict[str, float | None]:
@@ -152,15 +146,4 @@ def bootstrap(rows: Sequence[Row]) -> dict[str, tuple[float, float] | None]:
 
 def _resampled(values: Floats) -> Floats:
     """The sums of the columns in resamples of the rows: (resamples, columns). The same rows give the same draws."""
-    generator, n = np.random.default_rng(0), len(values)
-    counts = (np.bincount(generator.integers(n, size=n), minlength=n) for _ in range(RESAMPLES))
-    return np.stack([count @ values for count in counts])
-
-
-def middle95(draws: Floats) -> tuple[float, float] | None:
-    """The middle 95 % of draws; None where none was measured."""
-    known = draws[~np.isnan(draws)]
-    if not len(known):
-        return None
-    low, high = np.quantile(known, [0.025, 0.975])
-    return float(low), float(high)
+    return np.concatenate([counts @ values for counts in row_counts(len(values), RESAMPLES)])

@@ -12,27 +12,25 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .calls import Mode, ToolCall
 from .certainty import CALLS_NEEDED, FEATURES, WEIGHTS, Calibration, Certainty, Evidence, Isotonic, Platt, add_up
 from .data import Example
 from .duplicates import clusters, fold
 from .errors import DataError
-from .evaluation import CALL_ACTIONS, Scored
-from .metrics import Z95, Metric, wilson
+from .evaluation import Scored
+from .metrics import Z95, Metric
 from .policy import Policy
-from .tables import table
+from .resampling import Floats, middle95
 
 FOLDS = 5
 BINS = 10
 CALLS_A_BIN = 10
 RESAMPLES = 1000
 
-Floats: TypeAlias = NDArray[np.float64]
 Curve: TypeAlias = Platt | Isotonic
 
 
@@ -264,9 +262,9 @@ def figures(expected: Floats, right: Floats, *, ranks: Floats | None = None) -> 
     eces = [ece(expected[rows], right[rows]) for rows in drawn]
     chance = [ece(expected, one) for one in (random.random((RESAMPLES, n)) < expected).astype(float)]
     return {
-        "ece": Metric(ece(expected, right), n, _middle95(eces)),
-        "ece_if_calibrated": Metric(float(np.mean(chance)), n, _middle95(chance)),
-        "brier": Metric(float(squares.mean()), n, _middle95(squares[drawn].mean(axis=1))),
+        "ece": Metric(ece(expected, right), n, middle95(np.array(eces))),
+        "ece_if_calibrated": Metric(float(np.mean(chance)), n, middle95(np.array(chance))),
+        "brier": Metric(float(squares.mean()), n, middle95(squares[drawn].mean(axis=1))),
         "auroc": auroc(expected if ranks is None else ranks, right),
     }
 
@@ -280,11 +278,6 @@ def ece(expected: Floats, right: Floats) -> float:
     edges = np.sort(expected)[len(expected) * np.arange(1, bins) // bins]
     gaps = np.bincount(np.searchsorted(edges, expected, side="right"), weights=expected - right)
     return float(np.abs(gaps).sum() / len(right))
-
-
-def _middle95(values: Sequence[float] | Floats) -> tuple[float, float]:
-    low, high = np.quantile(np.asarray(values), [0.025, 0.975])
-    return float(low), float(high)
 
 
 def auroc(ranks: Floats, right: Floats) -> Metric:
@@ -316,96 +309,3 @@ def _newcombe(value: float, good: int, bad: int, outer: float) -> float:
         middle = (near + far) / 2
         near, far = (near, middle) if too_far(middle) else (middle, far)
     return near
-
-
-@dataclass(frozen=True)
-class PolicyReport:
-    """Wrong and false calls as the model makes them and as they are acted on, and what that costs."""
-
-    before: dict[str, Metric]
-    after: dict[str, Metric]
-    coverage: dict[str, Metric]
-    actions: dict[str, int]
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything as JSON."""
-        parts = {"before": self.before, "after": self.after, "coverage": self.coverage}
-        found: dict[str, Any] = {
-            part: {name: metric.to_json() for name, metric in metrics.items()} for part, metrics in parts.items()
-        }
-        return found | {"actions": self.actions}
-
-    @property
-    def costs(self) -> list[tuple[str, Metric]]:
-        """What part of the calls is still acted on, in words."""
-        return [
-            ("all valid calls", self.coverage["calls_acted_on"]),
-            ("the right ones", self.coverage["right_calls_acted_on"]),
-        ]
-
-
-def report_policy(scored: Sequence[Scored]) -> PolicyReport | None:
-    """What a policy changes on these rows; None where no call was made under one."""
-    calls = [one for one in scored if one.row.calls and one.action is not None]
-    if not calls:
-        return None
-    acted = [one for one in calls if one.action == "act"]
-    right = sum(one.row.right for one in calls)
-    return PolicyReport(
-        before=_wrong(calls, scored),
-        after=_wrong(acted, scored),
-        coverage={
-            "calls_acted_on": _share(len(acted), len(calls)),
-            "right_calls_acted_on": _share(sum(one.row.right for one in acted), right),
-            "right_when_acted_on": _share(sum(one.row.right for one in acted), len(acted)),
-        },
-        actions={action: sum(one.action == action for one in calls) for action in CALL_ACTIONS},
-    )
-
-
-def _wrong(calls: Sequence[Scored], rows: Sequence[Scored]) -> dict[str, Metric]:
-    """Wrong and false calls among these, as the metrics of the same names count them over all rows."""
-    false = sum(not one.row.wants_call for one in calls)
-    return {
-        "wrong_call_rate": _share(sum(not one.row.right for one in calls), len(rows)),
-        "false_tool_call_rate": _share(false, len(rows)),
-        "false_call_rate_on_no_tool": _share(false, sum(not one.row.wants_call for one in rows)),
-    }
-
-
-def _share(count: int, n: int) -> Metric:
-    return Metric(count / n if n else None, n, wilson(count, n))
-
-
-def render_certainty(scored: Sequence[Scored]) -> str:
-    """Calibration and policy on these rows, to be read in a terminal."""
-    parts = []
-    if (report := report_policy(scored)) is not None:
-        head = ("under the policy", "all calls", "acted on", "95 % interval", "n")
-        lines = [
-            (name, _digits(report.before[name].value), _digits(metric.value), _interval(metric), str(metric.n))
-            for name, metric in report.after.items()
-        ]
-        kept = [f"{metric.value:.3f} of {name}" for name, metric in report.costs if metric.value is not None]
-        actions = ", ".join(f"{action} {count}" for action, count in report.actions.items())
-        parts.append("\n".join([table([head, *lines], left=[0]), f"acted on: {', '.join(kept)} ({actions})"]))
-    if (found := judged_figures(scored)) is not None:
-        shown = [f"{name} {_digits(metric.value)} ({_interval(metric)})" for name, metric in found.items()]
-        parts.append(f"P(right) of {found['brier'].n} valid calls: {', '.join(shown)}")
-    return "\n\n".join(parts)
-
-
-def _digits(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _interval(metric: Metric) -> str:
-    return "–" if metric.ci95 is None else f"{metric.ci95[0]:.3f} … {metric.ci95[1]:.3f}"
-
-
-def judged_figures(scored: Sequence[Scored]) -> dict[str, Metric] | None:
-    """How well P(right) fits these rows' calls; None where no call has one."""
-    calls = [(one.p_right, one.row.right) for one in scored if one.row.calls and one.p_right is not None]
-    if not calls:
-        return None
-    return figures(np.array([p for p, _ in calls], dtype=float), np.array([right for _, right in calls], dtype=float))

@@ -50,13 +50,14 @@ def calibrate(
       mlx-router calibrate fused/support --data more.jsonl --json
     """
     from .calibrating import calibrate_folder, summary
+    from .cli_eval import tell_routed
     from .policy import as_policy
 
     if wrong_call_rate is None and any(_given(context, name) for name in ("level", "confirm")):
         raise click.UsageError("--level and --confirm are part of a policy: give --wrong-call-rate with them")
     fields = {"wrong_call_rate": wrong_call_rate, "level": level, "confirm": confirm}
     policy = None if wrong_call_rate is None else as_policy(fields)
-    found = calibrate_folder(Path(folder), data, policy=policy, mode=mode, base=base, progress=_tell)
+    found = calibrate_folder(Path(folder), data, policy=policy, mode=mode, base=base, progress=tell_routed)
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
@@ -64,11 +65,6 @@ def calibrate(
     else:
         click.echo(summary(found.calibration))
         click.echo(f"wrote {Path(folder) / 'router.json'}", err=True)
-
-
-def _tell(done: int, total: int) -> None:
-    if done % max(1, total // 10) == 0 or done == total:
-        click.echo(f"routed {done}/{total}", err=True)
 
 
 def _given(context: click.Context, name: str) -> bool:

@@ -24,7 +24,9 @@ from .rendering import json_text, render_constrained, render_evaluation
 from .router import Router
 
 if TYPE_CHECKING:
+    from .catalogue import Catalogue
     from .cli_report import Wanted
+    from .judging import Judgement
     from .thresholds import ThresholdReport
 
 FLOORS = (
@@ -162,14 +164,7 @@ def eval_(
     wanted = _wanted(report_folder, baseline_train, skip_base)
     leaks = constrained = material = None
     if predictions is not None:
-        if mode != "greedy":
-            raise UsageError("--predictions were made already: --mode decodes with an adapter")
-        if promise is not None:
-            raise UsageError("--predictions were made already: --wrong-call-rate takes an adapter")
-        if shortlist is not None:
-            raise UsageError("--predictions were made already: --shortlist takes an adapter")
-        if threshold is not None:
-            raise UsageError("--predictions don't say how sure the model was: --threshold takes an adapter")
+        _refuse_for_predictions(mode, promise, shortlist, threshold)
         if folder or data or near:
             raise UsageError("--predictions takes no adapter and no rows", hint="the outputs are already there")
         default = load_catalogue(catalogue) if catalogue else None
@@ -181,12 +176,13 @@ def eval_(
         policy = None if promise is None else {"wrong_call_rate": promise}
         ranks = join()
         with together(ranks):
-            router, examples, leaks = _test(folder, data, near, catalogue, base, limit, policy, shortlist)
+            router = Router.load(folder, base=base, policy=policy, shortlist=shortlist)
+            default = load_catalogue(catalogue) if catalogue else router.catalogue
+            examples, leaks = _test(router, data, near, default, limit)
             if ranks.size > 1:
                 ranks.agree({"test rows": data_record(data, examples)["hash"], "adapter": folder_hash(Path(folder))})
             if ranks.first and leaks is not None and leaks.failed and not allow_leaks:
                 _stop(leaks, pages, as_json)
-            default = load_catalogue(catalogue) if catalogue else router.catalogue
             # Only the first rank reports.
             training = wanted.training(near, data, router, default) if wanted is not None and ranks.first else None
             with _shown(ranks, len(examples)) as progress:
@@ -203,9 +199,12 @@ def eval_(
         write_predictions(scored, Path(out))
     verdicts = gates.judge(limits, evaluation.metrics, gate_on)
     missed = [verdict.problem for verdict in verdicts if verdict.problem is not None]
-    beside = {} if constrained is None else {"constrained": constrained.to_json()}
-    beside |= {} if threshold is None else {"threshold": _threshold(scored, threshold).to_json()}
-    found = {**evaluation.to_json(), **_leaks_json(leaks, evaluation), **_certainty_json(scored), **beside}
+    judged = _judgement(scored)
+    withheld = None if threshold is None else _threshold(scored, threshold)
+    found = {**evaluation.to_json(), **_leaks_json(leaks, evaluation)}
+    found |= {} if judged is None else judged.to_json()
+    found |= {} if constrained is None else {"constrained": constrained.to_json()}
+    found |= {} if withheld is None else {"threshold": withheld.to_json()}
     found["gates_missed"] = missed
     report = None if material is None else material.report(evaluation, leaks, verdicts, constrained)
     if report is not None:
@@ -214,8 +213,8 @@ def eval_(
         click.echo(json_text(found))
     else:
         parts = [render_evaluation(evaluation, failures=failures)]
-        parts += _certainty(scored)
-        parts += [] if threshold is None else [_threshold(scored, threshold).render()]
+        parts += [] if judged is None else [judged.render()]
+        parts += [] if withheld is None else [withheld.render()]
         parts += [render_constrained(constrained)] if constrained is not None else []
         parts += [render_leaks(leaks, evaluation)] if leaks is not None else []
         parts += [report.render_baselines()] if report is not None else []
@@ -247,24 +246,26 @@ def _check_folders(files: dict[str, str | None]) -> None:
             raise UsageError(f"there is no folder {Path(path).parent} to write {what} to")
 
 
+def _refuse_for_predictions(mode: Mode, promise: float | None, shortlist: int | None, threshold: float | None) -> None:
+    """Refuse what only a router can do, where outputs are scored that were made already."""
+    if mode != "greedy":
+        raise UsageError("--predictions were made already: --mode decodes with an adapter")
+    for flag, given in (("--wrong-call-rate", promise), ("--shortlist", shortlist)):
+        if given is not None:
+            raise UsageError(f"--predictions were made already: {flag} takes an adapter")
+    if threshold is not None:
+        raise UsageError("--predictions don't say how sure the model was: --threshold takes an adapter")
+
+
 def _test(
-    folder: str,
-    data: str,
-    near: str | None,
-    catalogue: str | None,
-    base: str | None,
-    limit: int | None,
-    policy: dict[str, float] | None,
-    shortlist: int | None,
-) -> tuple[Router, list[Example], Leaks | None]:
-    """The router, the rows of the test, and what of them it has seen."""
-    router = Router.load(folder, base=base, policy=policy, shortlist=shortlist)
-    default = load_catalogue(catalogue) if catalogue else router.catalogue
+    router: Router, data: str, near: str | None, default: "Catalogue", limit: int | None
+) -> tuple[list[Example], Leaks | None]:
+    """The rows of the test, and what of them the router has seen."""
     examples = read(data, default)[:limit]
     training = read(near, default) if near is not None else None
     if router.manifest is None and training is None:
-        return router, examples, None
-    return router, examples, find_leaks(examples, router.manifest.data if router.manifest else {}, training)
+        return examples, None
+    return examples, find_leaks(examples, router.manifest.data if router.manifest else {}, training)
 
 
 def _stop(leaks: Leaks, pages: "Pages", as_json: bool) -> NoReturn:
@@ -278,36 +279,20 @@ def _stop(leaks: Leaks, pages: "Pages", as_json: bool) -> NoReturn:
     raise click.exceptions.Exit(1)
 
 
-def _certainty_json(scored: Sequence[Scored]) -> dict[str, Any]:
-    """Calibration and policy on these rows, where a calibrated router made the outputs."""
-    if not _is_judged(scored):
-        return {}
-    from .calibration import judged_figures, report_policy
+def _judgement(scored: Sequence[Scored]) -> "Judgement | None":
+    """Calibration and policy on these rows; None where no router that has either made the outputs."""
+    if not any(one.p_right is not None or one.action is not None for one in scored):
+        return None
+    # It takes NumPy, which scoring somebody's outputs need not load.
+    from .judging import Judgement
 
-    found, policy = judged_figures(scored), report_policy(scored)
-    return {
-        "calibration": None if found is None else {name: metric.to_json() for name, metric in found.items()},
-        "policy": None if policy is None else policy.to_json(),
-    }
-
-
-def _certainty(scored: Sequence[Scored]) -> list[str]:
-    """The same, to be read."""
-    if not _is_judged(scored):
-        return []
-    from .calibration import render_certainty
-
-    return [render_certainty(scored)]
+    return Judgement.of(scored)
 
 
 def _threshold(scored: Sequence[Scored], threshold: float) -> "ThresholdReport":
     from .thresholds import ThresholdReport
 
     return ThresholdReport.of(scored, threshold)
-
-
-def _is_judged(scored: Sequence[Scored]) -> bool:
-    return any(one.p_right is not None or one.action is not None for one in scored)
 
 
 def _leaks_json(leaks: Leaks | None, evaluation: Evaluation) -> dict[str, Any]:
@@ -369,5 +354,10 @@ def routing_progress(total: int) -> Iterator[Callable[[int], None]]:
         with click.progressbar(length=total, label="routing", file=sys.stderr, show_pos=True) as bar:
             yield lambda done: bar.update(done - bar.pos)
         return
-    step = max(1, total // 10)
-    yield lambda done: click.echo(f"routed {done}/{total}", err=True) if done % step == 0 or done == total else None
+    yield lambda done: tell_routed(done, total)
+
+
+def tell_routed(done: int, total: int) -> None:
+    """A line on stderr every tenth of the rows, and at the end."""
+    if done % max(1, total // 10) == 0 or done == total:
+        click.echo(f"routed {done}/{total}", err=True)

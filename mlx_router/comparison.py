@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .calls import NoTool
 from .metrics import COSTS, Z95, Row, measure
 from .pairing import Pair, changes
+from .resampling import chunks, middle95, row_counts
 
 Verdict: TypeAlias = Literal["better", "worse", "can't tell"]
 Numbers: TypeAlias = NDArray[np.float64]
@@ -29,8 +30,6 @@ Z80: Final = 0.8416212335729143
 LEAST_CHANGES: Final = 6
 # Up to so many rows all ways to swap are tried.
 ENUMERATED: Final = 12
-# Rows of a matrix of resamples that are held in memory at once.
-CHUNK: Final = 250
 
 # A metric is the sum of the first over the rows, divided by the sum of the second.
 SUMS: Final[dict[str, tuple[Counts, Counts]]] = {
@@ -128,19 +127,11 @@ def _ratio(name: str, sums: Numbers) -> Numbers:
 
 def _bootstrap(sums: dict[str, tuple[Numbers, Numbers]], n: int, resamples: int, seed: int) -> dict[str, Numbers]:
     """The difference of each metric in each resample of the rows."""
-    generator = np.random.default_rng(seed)
     found: dict[str, list[Numbers]] = {name: [] for name in sums}
-    for size in _chunks(resamples):
-        draws = generator.integers(n, size=(size, n))
-        counts = np.stack([np.bincount(draw, minlength=n) for draw in draws]).astype(np.float64)
+    for counts in row_counts(n, resamples, seed):
         for name, (a, b) in sums.items():
             found[name].append(_ratio(name, counts @ b.T) - _ratio(name, counts @ a.T))
     return {name: np.concatenate(parts) for name, parts in found.items()}
-
-
-def _chunks(count: int) -> Iterator[int]:
-    for start in range(0, count, CHUNK):
-        yield min(CHUNK, count - start)
 
 
 def _difference(
@@ -153,10 +144,6 @@ def _difference(
     a, b = values
     measured = draws[~np.isnan(draws)]
     difference = None if a is None or b is None else b - a
-    interval = None
-    if difference is not None and len(measured):
-        low, high = np.quantile(measured, [ALPHA / 2, 1 - ALPHA / 2])
-        interval = (float(low), float(high))
     only_a, only_b = (int((one[0] > other[0]).sum()) for one, other in (sums, sums[::-1]))
     changed = int((sums[0] != sums[1]).any(axis=0).sum())
     p = None
@@ -167,7 +154,7 @@ def _difference(
         a=a,
         b=b,
         difference=difference,
-        ci95=interval,
+        ci95=None if difference is None else middle95(draws),
         test="swap" if name in RATIOS else "mcnemar",
         p=p,
         only_a=None if name in RATIOS else only_a,
@@ -219,7 +206,7 @@ def _swaps(rows: int, resamples: int, generator: np.random.Generator) -> Iterato
     if rows <= ENUMERATED:
         yield ((np.arange(1 << rows)[:, None] >> np.arange(rows)) & 1).astype(np.float64)
         return
-    for size in _chunks(resamples):
+    for size in chunks(resamples):
         yield generator.integers(2, size=(size, rows)).astype(np.float64)
 
 

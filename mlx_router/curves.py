@@ -8,7 +8,7 @@ import numpy as np
 
 from .calibration import BINS, CALLS_A_BIN, figures
 from .evaluation import Scored
-from .metrics import Metric, wilson
+from .metrics import Metric, share
 
 CALIBRATED = "p_right, the calibrated probability that a call is right"
 CONFIDENCE = "confidence, the probability of the tool among all names; it is not calibrated and knows no arguments"
@@ -34,7 +34,7 @@ class Point:
     @property
     def risk(self) -> Metric:
         """Wrong calls among those acted on."""
-        return Metric(self.wrong / self.n, self.n, wilson(self.wrong, self.n))
+        return share(self.wrong, self.n)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Bin:
     @property
     def rate(self) -> Metric:
         """The share that is right."""
-        return Metric(self.right / self.n, self.n, wilson(self.right, self.n))
+        return share(self.right, self.n)
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Curves:
     bins: tuple[Bin, ...]
     figures: dict[str, Metric]
 
-    def at_coverage(self, share: float) -> Point:
+    def at_coverage(self, least: float) -> Point:
         """The first point that acts on at least this share of the calls."""
-        return next(point for point in self.points if point.coverage >= share)
+        return next(point for point in self.points if point.coverage >= least)
 
 
 def probability(one: Scored) -> float | None:

@@ -26,7 +26,7 @@ from .metrics import (
     measure,
     per_tool,
     reason_agreement,
-    wilson,
+    share,
     with_declared_comparison,
 )
 from .parsing import parse
@@ -275,7 +275,7 @@ class Evaluation:
             "per_kind": {kind: _json(found) for kind, found in kinds.items()},
             "confusion": confusion(rows),
             "notes": self.notes,
-            "failures": [_failure(one) for one in self.failures],
+            "failures": [failure_json(one) for one in self.failures],
         }
 
 
@@ -299,9 +299,7 @@ class Recall:
         calls = [one for one in scored if one.shortlist is not None and one.row.wants_call]
         gold = [(one.example.target.tool, one.shortlist or ()) for one in calls]
         missed = Counter(tool for tool, names in gold if tool not in names)
-        found, n = len(calls) - missed.total(), len(calls)
-        recall = Metric(found / n if n else None, n, wilson(found, n))
-        return cls(max(map(len, lists)), recall, dict(missed.most_common()))
+        return cls(max(map(len, lists)), share(len(calls) - missed.total(), len(calls)), dict(missed.most_common()))
 
     def to_json(self) -> dict[str, Any]:
         """The recall as JSON."""
@@ -357,7 +355,8 @@ def _json(metrics: Metrics) -> dict[str, Any]:
     return {name: metric.to_json() for name, metric in metrics.items()}
 
 
-def _failure(one: Scored) -> dict[str, Any]:
+def failure_json(one: Scored) -> dict[str, Any]:
+    """A row whose decision is not the gold one, as JSON."""
     reason = str(one.outcome.reason) if isinstance(one.outcome, ParseFailure) else None
     found = {
         "where": one.example.where,

@@ -17,7 +17,7 @@ from .errors import ConfigError
 from .evaluation import Evaluation, Scored
 from .metrics import COSTS, FOUR, Gate, Metric, Metrics
 from .prompts import assistant_text
-from .rendering import COMPANY, one_line, rate
+from .rendering import COMPANY, interval, one_line, rate
 
 NAMES = (*FOUR, *COMPANY)
 
@@ -235,8 +235,7 @@ def _metrics_table(metrics: Metrics) -> str:
 
 
 def _measured(metric: Metric) -> tuple[str, str, str]:
-    interval = "–" if metric.ci95 is None else f"{metric.ci95[0]:.3f} … {metric.ci95[1]:.3f}"
-    return rate(metric.value), interval, str(metric.n)
+    return rate(metric.value), interval(metric.ci95), str(metric.n)
 
 
 def _wrong_calls(evaluation: Evaluation, shown: int) -> str:

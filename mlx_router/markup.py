@@ -4,6 +4,7 @@ from collections.abc import Container, Iterable, Sequence
 from html import escape
 
 from .metrics import Metric
+from .rendering import interval as ends_of
 from .rendering import one_line, rate
 
 # More lines than these are folded away.
@@ -45,13 +46,13 @@ def banner(kind: str, title: str, lines: Sequence[str] = ()) -> str:
 
 def interval(ends: tuple[float, float] | None) -> str:
     """A 95 % interval."""
-    return "–" if ends is None else f'<span class="nowrap">{ends[0]:.3f} … {ends[1]:.3f}</span>'
+    return "–" if ends is None else f'<span class="nowrap">{ends_of(ends)}</span>'
 
 
 def rated(metric: Metric) -> str:
     """A rate with its interval."""
     ends = metric.ci95
-    beside = "" if ends is None else f'<br><span class="small nowrap">{ends[0]:.3f} … {ends[1]:.3f}</span>'
+    beside = "" if ends is None else f'<br><span class="small nowrap">{ends_of(ends)}</span>'
     return f"<b>{rate(metric.value)}</b>{beside}"
 
 

@@ -5,13 +5,12 @@ from typing import Final
 
 from .calls import NO_TOOL
 from .markup import code, scroll, table, text
-from .metrics import Row, confusion
+from .metrics import INVALID, Row, confusion
 
 # So many names are still readable on a laptop's screen; of more, those with the most confusions and rows.
 MOST: Final = 41
 # With more columns than this the cells get small.
 ROOMY: Final = 14
-INVALID: Final = "(invalid)"
 OTHERS: Final = "(other tools)"
 
 

@@ -28,6 +28,8 @@ COSTS = (
     "parse_failure_rate",
 )
 Z95 = 1.959963984540054
+# What a confusion calls an output that did not parse.
+INVALID = "(invalid)"
 
 
 @dataclass(frozen=True)
@@ -139,23 +141,24 @@ def measure(rows: Sequence[Row]) -> Metrics:
     false_calls = sum(row.calls for row in negatives)
     missed = sum(isinstance(row.output, NoTool) for row in rows if row.wants_call)
     return {
-        "valid_tool_call_rate": _rate(parsed, n),
-        "tool_name_accuracy": _rate(sum(row.right_tool for row in rows), n),
+        "valid_tool_call_rate": share(parsed, n),
+        "tool_name_accuracy": share(sum(row.right_tool for row in rows), n),
         "argument_match_accuracy": Metric(
             matches / max(1, parsed), parsed, wilson(matches, parsed), max=wants_call / n
         ),
-        "false_tool_call_rate": _rate(false_calls, n),
-        "exact_match": _rate(sum(row.right for row in rows), n),
-        "exact_match_with_alternatives": _rate(sum(row.right_or_alternative for row in rows), n),
-        "argument_match_on_calls": _rate(matches, len(routed)),
-        "false_call_rate_on_no_tool": _rate(false_calls, len(negatives)),
-        "missed_call_rate": _rate(missed, wants_call),
-        "wrong_call_rate": _rate(sum(row.calls and not row.right for row in rows), n),
-        "parse_failure_rate": _rate(n - parsed, n),
+        "false_tool_call_rate": share(false_calls, n),
+        "exact_match": share(sum(row.right for row in rows), n),
+        "exact_match_with_alternatives": share(sum(row.right_or_alternative for row in rows), n),
+        "argument_match_on_calls": share(matches, len(routed)),
+        "false_call_rate_on_no_tool": share(false_calls, len(negatives)),
+        "missed_call_rate": share(missed, wants_call),
+        "wrong_call_rate": share(sum(row.calls and not row.right for row in rows), n),
+        "parse_failure_rate": share(n - parsed, n),
     }
 
 
-def _rate(count: int, n: int) -> Metric:
+def share(count: int, n: int) -> Metric:
+    """A count among n as a rate with its interval; None of nothing."""
     return Metric(count / n if n else None, n, wilson(count, n))
 
 
@@ -203,18 +206,18 @@ def reason_agreement(rows: Sequence[Row]) -> dict[str, Metric]:
     pairs = [(row.gold, row.output) for row in rows if isinstance(row.gold, NoTool) and isinstance(row.output, NoTool)]
     missing = [(gold, output) for gold, output in pairs if gold.missing]
     return {
-        "reason_code_agreement": _rate(sum(gold.code == output.code for gold, output in pairs), len(pairs)),
-        "missing_agreement": _rate(
+        "reason_code_agreement": share(sum(gold.code == output.code for gold, output in pairs), len(pairs)),
+        "missing_agreement": share(
             sum(set(gold.missing) == set(output.missing) for gold, output in missing), len(missing)
         ),
     }
 
 
 def confusion(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
-    """Counts by gold tool and then by output: a tool, `no_tool`, or "(invalid)"."""
+    """Counts by gold tool and then by output: a tool, `no_tool`, or `INVALID`."""
     table: dict[str, Counter[str]] = {}
     for row in rows:
-        output = "(invalid)" if isinstance(row.output, ParseFailure) else row.output.tool
+        output = INVALID if isinstance(row.output, ParseFailure) else row.output.tool
         table.setdefault(row.gold.tool, Counter())[output] += 1
     return {gold: dict(table[gold].most_common()) for gold in sorted(table)}
 
@@ -226,9 +229,9 @@ def per_tool(rows: Sequence[Row]) -> dict[str, dict[str, Metric]]:
         gold = [row for row in rows if row.gold.tool == tool]
         said = [row for row in rows if not isinstance(row.output, ParseFailure) and row.output.tool == tool]
         table[tool] = {
-            "recall": _rate(sum(row.right_tool for row in gold), len(gold)),
-            "precision": _rate(sum(row.right_tool for row in said), len(said)),
-            "exact_match": _rate(sum(row.right for row in gold), len(gold)),
+            "recall": share(sum(row.right_tool for row in gold), len(gold)),
+            "precision": share(sum(row.right_tool for row in said), len(said)),
+            "exact_match": share(sum(row.right for row in gold), len(gold)),
         }
     return table
 
@@ -239,8 +242,8 @@ def by_group(rows: Sequence[Row], groups: Sequence[str | None]) -> dict[str, dic
     for group in sorted({group for group in groups if group is not None}):
         members = [row for row, label in zip(rows, groups, strict=True) if label == group]
         table[group] = {
-            "exact_match": _rate(sum(row.right for row in members), len(members)),
-            "wrong_call_rate": _rate(sum(row.calls and not row.right for row in members), len(members)),
+            "exact_match": share(sum(row.right for row in members), len(members)),
+            "wrong_call_rate": share(sum(row.calls and not row.right for row in members), len(members)),
         }
     return table
 

@@ -3,13 +3,12 @@
 from importlib.resources import files
 from typing import Final
 
-from .breakdown import share
 from .cards import failures
 from .charts import histogram, interval_bar, reliability_chart, risk_chart
 from .leaks import shorten
 from .markup import banner, breakable, code, interval, own, rated, small, table, text
 from .matrix import confusion_matrix
-from .metrics import COSTS, FOUR, Metric, by_group, failures_by_reason, per_tool, reason_agreement
+from .metrics import COSTS, FOUR, Metric, by_group, failures_by_reason, per_tool, reason_agreement, share
 from .rendering import COMPANY, rate
 from .report import ABOUT, COVERAGES, Report
 

@@ -36,6 +36,11 @@ def rate(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def interval(ends: tuple[float, float] | None) -> str:
+    """The ends of a 95 % interval; "–" where there is none."""
+    return "–" if ends is None else f"{ends[0]:.3f} … {ends[1]:.3f}"
+
+
 def json_text(value: Mapping[str, Any]) -> str:
     """JSON in UTF-8; half a character, which an output of somebody's may hold, as an escape."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
@@ -84,10 +89,9 @@ def _metrics(evaluation: Evaluation) -> str:
 
 
 def _line(name: str, metric: Metric, *beside: Mapping[str, float | None]) -> tuple[str, ...]:
-    interval = "–" if metric.ci95 is None else f"{metric.ci95[0]:.3f} … {metric.ci95[1]:.3f}"
     highest = "" if metric.max is None else rate(metric.max)
     others = [rate(values[name]) if name in values else "" for values in beside]
-    return name, rate(metric.value), interval, str(metric.n), highest, *others
+    return name, rate(metric.value), interval(metric.ci95), str(metric.n), highest, *others
 
 
 def _recall(evaluation: Evaluation) -> str:
@@ -95,9 +99,9 @@ def _recall(evaluation: Evaluation) -> str:
     if found is None:
         return ""
     metric = found.recall
-    interval = "–" if metric.ci95 is None else f"{metric.ci95[0]:.3f} … {metric.ci95[1]:.3f}"
     missed = ", ".join(f"{tool} {count}" for tool, count in list(found.missed.items())[:LISTED_MISSED])
-    text = f"shortlist of {found.size} tools: recall of the gold tool {rate(metric.value)} ({interval}, n {metric.n})"
+    value = f"{rate(metric.value)} ({interval(metric.ci95)}, n {metric.n})"
+    text = f"shortlist of {found.size} tools: recall of the gold tool {value}"
     return f"{text}; not on it: {missed}" if missed else text
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from .baselines import Standing, render_baselines, verdict
 from .breakdown import ArgumentCounts, NoToolKind, attainable, bootstrap, no_tool_kinds, per_argument, tool_f1
-from .calibration import PolicyReport, report_policy
 from .curves import Curves, curves, probability
-from .evaluation import Constrained, Evaluation, Scored
+from .evaluation import Constrained, Evaluation, Scored, failure_json
 from .faults import Difference, Pieces, by_fault, difference, fault, words
 from .gates import Verdict
+from .judging import PolicyReport, report_policy
 from .leaks import Leaks
 from .metrics import Metric, four_with_alternatives, with_declared_comparison
 
@@ -160,8 +160,7 @@ class Report:
         }
 
     def _failures(self) -> list[dict[str, Any]]:
-        listed = self.evaluation.to_json()["failures"]
-        return [{**found, **self._about(one)} for found, one in zip(listed, self.evaluation.failures, strict=True)]
+        return [{**failure_json(one), **self._about(one)} for one in self.evaluation.failures]
 
     def _about(self, one: Scored) -> dict[str, Any]:
         found, decision = self.difference(one), one.decision

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
-from .breakdown import share
 from .calls import ParseFailure
 from .curves import probability
 from .evaluation import Scored
 from .gates import markdown_table, markdown_text
 from .leaks import shorten
-from .metrics import FOUR, Metric, by_group, confusion, failures_by_reason, per_tool
+from .metrics import FOUR, Metric, by_group, confusion, failures_by_reason, per_tool, share
 from .prompts import assistant_text
-from .rendering import COMPANY, one_line, rate
+from .rendering import COMPANY, interval, one_line, rate
 from .report import COVERAGES, Report
 
 
@@ -49,12 +48,8 @@ def _listed(lines: Sequence[str]) -> str:
     return "\n".join(f"- {markdown_text(line)}" for line in lines)
 
 
-def _interval(ends: tuple[float, float] | None) -> str:
-    return "–" if ends is None else f"{ends[0]:.3f} … {ends[1]:.3f}"
-
-
 def _rated(metric: Metric) -> str:
-    return rate(metric.value) if metric.ci95 is None else f"{rate(metric.value)} ({_interval(metric.ci95)})"
+    return rate(metric.value) if metric.ci95 is None else f"{rate(metric.value)} ({interval(metric.ci95)})"
 
 
 def _metrics(report: Report) -> str:
@@ -62,13 +57,13 @@ def _metrics(report: Report) -> str:
     for name in (*FOUR, *COMPANY):
         metric = report.evaluation.metrics[name]
         drawn = report.bootstrap.get(name)
-        ends = _interval(metric.ci95) + (f" (bootstrap {_interval(drawn)})" if drawn is not None else "")
+        ends = interval(metric.ci95) + (f" (bootstrap {interval(drawn)})" if drawn is not None else "")
         beside = (rate(values[name]) if name in values else "" for values in report.beside.values())
         rows.append((f"`{name}`", rate(metric.value), ends, str(metric.n), rate(report.best[name]), *beside))
     macro = report.f1["macro"]
     empty = [""] * len(report.beside)
     rows.append(
-        ("`macro_f1`", rate(macro.value), f"{_interval(macro.ci95)} (bootstrap)", str(macro.n), "1.000", *empty)
+        ("`macro_f1`", rate(macro.value), f"{interval(macro.ci95)} (bootstrap)", str(macro.n), "1.000", *empty)
     )
     found = markdown_table(("metric", "value", "95 % interval", "n", "best attainable", *report.beside), rows)
     reasons = ", ".join(f"{reason} {count}" for reason, count in failures_by_reason(report.evaluation.rows).items())

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .calibration import PolicyReport, report_policy
 from .confidence import HEAD
 from .evaluation import Scored
+from .judging import PolicyReport, report_policy
+from .rendering import rate
 from .tables import table
 
 
@@ -45,7 +46,7 @@ class ThresholdReport:
             return f"threshold {self.threshold:g}: there are no calls"
         rows = [("", "all calls", "confident ones", "n")]
         for name, after in self.found.after.items():
-            rows.append((name, _digits(self.found.before[name].value), _digits(after.value), str(after.n)))
+            rows.append((name, rate(self.found.before[name].value), rate(after.value), str(after.n)))
         kept = [f"{metric.value:.3f} of {name}" for name, metric in self.found.costs if metric.value is not None]
         withheld = self.found.actions["abstain"]
         return (
@@ -68,7 +69,3 @@ def _withheld(one: Scored, threshold: float) -> bool:
     """Whether a call is withheld; one of unknown confidence is, where there is a threshold at all."""
     confidence = _confidence(one)
     return threshold > 0 and (confidence is None or confidence < threshold)
-
-
-def _digits(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

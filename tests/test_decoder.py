@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import KNOWN
-from tiny_models import make_model
+from tiny_models import by_full_passes, make_model
 
 from mlx_router.calls import Generation
 from mlx_router.catalogue import Catalogue, Tool
@@ -57,18 +57,6 @@ def decoder(model: Model) -> Iterator[GreedyDecoder]:
 
 def other_catalogue(number: int) -> Catalogue:
     return Catalogue((Tool(f"tool_{number}", f"do thing number {number}."),))
-
-
-def by_full_passes(model: Model, prompt: list[int], count: int) -> str:
-    """Greedy decoding with no cache at all: the whole text again for every token."""
-    tokens = list(prompt)
-    for _ in range(count):
-        logits: mx.array = model.network(mx.array([tokens]))
-        token = int(mx.argmax(logits[0, -1]).item())  # type: ignore[arg-type]
-        if token in model.chat.eos_tokens:
-            break
-        tokens.append(token)
-    return str(model.chat.tokenizer.decode(tokens[len(prompt) :]))
 
 
 def by_mlx_lm(model: Model, prompt: list[int], count: int) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import UNTRIMMED, make_model
+from tiny_models import UNTRIMMED, by_full_passes, make_model
 
 from mlx_router import decoder
 from mlx_router import model as models
@@ -45,24 +45,12 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return found
 
 
-def by_full_passes(model: Model, prompt: list[int]) -> str:
-    """Greedy decoding with no cache at all: the whole text again for every token."""
-    tokens = list(prompt)
-    for _ in range(TOKENS):
-        logits: mx.array = model.network(mx.array([tokens]))
-        token = int(mx.argmax(logits[0, -1]).item())  # type: ignore[arg-type]
-        if token in model.chat.eos_tokens:
-            break
-        tokens.append(token)
-    return str(model.chat.tokenizer.decode(tokens[len(prompt) :]))
-
-
 def test_guesses_right_and_wrong_change_no_answer(model: Model, catalogue: Catalogue) -> None:
     system = system_message(catalogue)
     plain = GreedyDecoder(model, draft_length=0)
     for request in REQUESTS:
         messages = conversation(system, request)
-        wanted = by_full_passes(model, model.chat.prompt_tokens(messages))
+        wanted = by_full_passes(model, model.chat.prompt_tokens(messages), TOKENS)
         assert plain.decode(messages, TOKENS).text == wanted
         guesses = {
             "right": lambda answer, wanted=wanted: wanted[len(answer) :],

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_router.config import TrainConfig
+from mlx_router.model import Model
 from mlx_router.runtime import prepare
 
 prepare()
@@ -268,3 +269,15 @@ def _config(name: str, family: Family, tokenizer: Any) -> dict[str, Any]:
 
 def _write(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1), encoding="utf-8")
+
+
+def by_full_passes(model: Model, prompt: list[int], count: int) -> str:
+    """Greedy decoding with no cache at all: the whole text again for every token."""
+    tokens = list(prompt)
+    for _ in range(count):
+        logits: mx.array = model.network(mx.array([tokens]))
+        token = int(mx.argmax(logits[0, -1]).item())  # type: ignore[arg-type]
+        if token in model.chat.eos_tokens:
+            break
+        tokens.append(token)
+    return str(model.chat.tokenizer.decode(tokens[len(prompt) :]))
