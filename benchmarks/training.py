@@ -92,6 +92,13 @@ def measure(options: argparse.Namespace, catalogue_tokens: int, batch: int) -> d
     return pair("mlx_lm", sys.executable, options, catalogue_tokens, batch, recipe)
 
 
+def measure_trl(options: argparse.Namespace) -> dict[str, Any]:
+    """This trainer and TRL's, by the brief's recipe (configs/brief.yaml) without dropout."""
+    recipe = {"train_on": ["q_proj", "v_proj"], "learning_rate": 2e-4, "lr_schedule": "cosine", "warmup_ratio": 0.03}
+    recipe |= {"max_grad_norm": 1.0, "gradient_accumulation_steps": 2}
+    return pair("trl", options.with_trl, options, *shapes(options)[0], recipe)
+
+
 def pair(
     other: str,
     python: str,
@@ -127,7 +134,7 @@ def pair(
         sizes = ours.next()
         for step in range(steps):
             for one in (ours, theirs) if step % 2 == 0 else (theirs, ours):
-                one.step(1 if step % 2 else usable_cpus())
+                one.step(usable_cpus() if step > options.warm_up and (step - options.warm_up) % 2 else 1)
                 _progress(f"{catalogue_tokens} tokens, batch {batch}, {one.name}", step + 1, steps, one.steps[-1])
             if step >= options.warm_up and time.monotonic() - started > options.seconds:
                 break
@@ -208,7 +215,7 @@ def show(case: dict[str, Any], other: str) -> None:
     """Print one shape's figures as text."""
     ours, theirs = case["ours"], case[other]
     sizes = f"catalogue {case['catalogue_tokens']} tokens, suffixes {case['suffix_tokens']:.1f}, batch {case['batch']}"
-    print(f"{sizes}: {'ours':>12} {other:>10} {'ratio':>7}")
+    print(f"{sizes}\n  {'':32} {'ours':>12} {other:>10} {'ratio':>7}")
     limit = f"   tokens alone allow {case['arithmetic_limit']:.2f}"
     lines = (
         ("rows a second", "rows_per_second", limit),
@@ -250,11 +257,15 @@ def main() -> None:
     names = ("catalogue_tokens", "rows_per_second_ratio", "peak_memory_ratio", "max_gradient_difference")
     found: dict[str, Any] = {name: cases[0][name] for name in (*names, "arithmetic_limit")}
     found |= {"model": options.model, "cases": cases}
+    if options.with_trl:
+        found["trl"] = measure_trl(options)
     if options.json:
         print(json.dumps(found, indent=2))
         return
     for case in cases:
         show(case, "mlx_lm")
+    if options.with_trl:
+        show(found["trl"], "trl")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ their steps in turn, and none runs while the other is measured. Whatever librari
 """
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -327,7 +328,110 @@ def mlx_lm(channel: Channel, folder: Path) -> None:
         lora.main()
 
 
-SIDES = {"ours": ours, "mlx_lm": mlx_lm}
+def trl(channel: Channel, folder: Path) -> None:
+    """Train with TRL's SFTTrainer and PEFT on torch's CPU: the same recipe, rows, order and first weights."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    channel.say(imported=True)
+    channel.say(device="cpu", blas="torch", gflops=torch_gflops())
+    task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+    recipe, rows = task["recipe"], json.loads((folder / ROWS).read_text(encoding="utf-8"))
+    accumulation = recipe["gradient_accumulation_steps"]
+    texts = [{"prompt": row["messages"][:2], "completion": row["messages"][2:]} for row in rows]
+    arguments = SFTConfig(
+        output_dir=str(folder / "theirs"),
+        model_init_kwargs={"dtype": "float32"},
+        per_device_train_batch_size=recipe["batch_size"],
+        gradient_accumulation_steps=accumulation,
+        max_steps=task["steps"],
+        learning_rate=recipe["learning_rate"],
+        lr_scheduler_type=recipe["lr_schedule"],
+        warmup_steps=math.ceil(recipe["warmup_ratio"] * task["steps"]),
+        max_grad_norm=recipe["max_grad_norm"],
+        optim="adamw_torch",
+        completion_only_loss=True,
+        max_length=None,
+        shuffle_dataset=False,
+        train_sampling_strategy="sequential",
+        gradient_checkpointing=False,
+        bf16=False,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+    )
+
+    class Summed(SFTTrainer):  # type: ignore[misc]
+        """Keeps the loss of an update, which the log would round."""
+
+        summed = 0.0
+
+        def training_step(self, *given: Any, **options: Any) -> Any:
+            loss = super().training_step(*given, **options)
+            self.summed += float(loss)
+            return loss
+
+    class Steps(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
+            size = recipe["batch_size"] * accumulation
+            done = rows[(state.global_step - 1) * size : state.global_step * size]
+            loss, trainer.summed = trainer.summed, 0.0
+            channel.step(loss, sum(len(row["tokens"]) - row["answer"] for row in done), None)
+
+    lora = LoraConfig(
+        r=recipe["rank"], lora_alpha=recipe["lora_alpha"], lora_dropout=0.0, target_modules=recipe["train_on"],
+        task_type="CAUSAL_LM",
+    )  # fmt: skip
+    trainer = Summed(
+        str(folder / BASE),
+        args=arguments,
+        train_dataset=Dataset.from_list(texts),
+        peft_config=lora,
+        callbacks=[Steps()],
+    )
+    for at, row in enumerate(rows):
+        if list(trainer.train_dataset[at]["input_ids"]) != row["tokens"]:
+            sys.exit(f"TRL makes other tokens of row {at} than mlx-router")
+    start_as_ours(trainer.model, folder)
+    with suppress(Enough):
+        trainer.train()
+
+
+def torch_gflops(size: int = 1024, seconds: float = 0.5) -> float:
+    """The speed of torch's f32 matrix products, in GFLOP/s."""
+    import torch
+
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    a @ b
+    products, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds:
+        a @ b
+        products += 1
+    return 2.0 * size**3 * products / elapsed / 1e9
+
+
+def start_as_ours(network: Any, folder: Path) -> None:
+    """Give PEFT's layers the first weights of ours; torch holds its matrices the other way round."""
+    import numpy as np
+    import torch
+
+    layers = dict(network.named_parameters())
+    first = np.load(folder / FIRST)
+    for name in first.files:
+        layer, _, kind = name.rpartition(".lora_")
+        weight = layers.pop(f"base_model.model.{layer}.lora_{kind.upper()}.default.weight")
+        weight.data.copy_(torch.from_numpy(first[name].T))
+    left = [name for name, value in layers.items() if value.requires_grad]
+    if left:
+        sys.exit(f"TRL trains what mlx-router does not: {left}")
+
+
+SIDES = {"ours": ours, "mlx_lm": mlx_lm, "trl": trl}
 
 if __name__ == "__main__":
     SIDES[sys.argv[1]](Channel(), Path(sys.argv[2]))
