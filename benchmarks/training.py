@@ -7,8 +7,9 @@
 
 The two train the same base (in the same float type) with the same rows in the same order, LoRA layers and first
 weights, optimizer, batch size and number of steps, on the same BLAS, each in a process of its own, and take their steps
-in turn. mlx-lm's steps take all cores and one in their BLAS by turns, and what is faster counts. Both learn the tokens that mlx-lm learns, so the losses must agree step by step. A step is everything between
-two reports, batch-making included; medians are over the steps after the warm-up.
+in turn. mlx-lm's BLAS takes one thread and all cores by turns, and what is faster counts. Both learn the tokens that
+mlx-lm learns, so the losses must agree step by step. A step is everything between two reports, batch-making included;
+medians are over the steps after the warm-up.
 """
 
 import argparse
@@ -49,7 +50,7 @@ class Side:
         line = self.process.stdout.readline()
         if not line:
             said = self.log.read_text(encoding="utf-8", errors="replace")
-            raise SystemExit(f"{self.name} failed:\n{said[-3000:]}")
+            raise SystemExit(f"{self.name} failed ({self.process.wait()}):\n{said[-3000:]}")
         return dict(json.loads(line))
 
     def next(self, word: str = "go") -> dict[str, Any]:

@@ -330,7 +330,6 @@ def mlx_lm(channel: Channel, folder: Path) -> None:
 
 def trl(channel: Channel, folder: Path) -> None:
     """Train with TRL's SFTTrainer and PEFT on torch's CPU: the same recipe, rows, order and first weights."""
-    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import TrainerCallback
@@ -357,7 +356,7 @@ def trl(channel: Channel, folder: Path) -> None:
         max_length=None,
         shuffle_dataset=False,
         train_sampling_strategy="sequential",
-        gradient_checkpointing=False,
+        gradient_checkpointing=False,  # TRL's own default saves memory and takes a third longer
         bf16=False,
         use_cpu=True,
         report_to=[],
