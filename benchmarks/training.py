@@ -135,7 +135,7 @@ def pair(
         sizes = ours.next()
         for step in range(steps):
             for one in (ours, theirs) if step % 2 == 0 else (theirs, ours):
-                one.step(usable_cpus() if step > options.warm_up and (step - options.warm_up) % 2 else 1)
+                one.step(_threads(step - options.warm_up) if other == "mlx_lm" else usable_cpus())
                 _progress(f"{catalogue_tokens} tokens, batch {batch}, {one.name}", step + 1, steps, one.steps[-1])
             if step >= options.warm_up and time.monotonic() - started > options.seconds:
                 break
@@ -150,6 +150,11 @@ def pair(
         **gradients,
         **found,
     }
+
+
+def _threads(measured_step: int) -> int:
+    """One and all cores in turn, one in the warm-up."""
+    return usable_cpus() if measured_step > 0 and measured_step % 2 else 1
 
 
 def _check_blas(ours: Side, theirs: Side) -> None:
