@@ -115,7 +115,7 @@ def shared_prefix_problem(network: Any, batch: Batch, loss: Callable[..., Any] =
     """Why this network can't train with a shared prefix; None if loss and gradients equal those of whole rows.
 
     Both are computed on `batch` without dropout, with the shared prefix by `loss`. The tolerance is rounding's: 1e-3 of
-    the largest gradient in float32, ten times that in the shorter types.
+    the largest gradient in float32, fifty times that in the shorter types.
     """
     rows = batch.suffix.shape[0]
     prefix = np.broadcast_to(batch.prefix, (rows, batch.prefix.size))
@@ -141,7 +141,7 @@ def shared_prefix_problem(network: Any, batch: Batch, loss: Callable[..., Any] =
     difference = max(_largest(left - right) for (_, left), (_, right) in pairs)
     largest = max(_largest(right) for _, (_, right) in pairs) + 1e-8
     exact = all(array.dtype == mx.float32 for _, array in tree_flatten(network.parameters()))
-    tolerance = 1e-3 if exact else 1e-2
+    tolerance = 1e-3 if exact else 5e-2
     if difference <= tolerance * largest and _largest(one - other) <= tolerance * _largest(other):
         return None
     return f"its gradients differ from those of whole rows by {difference / largest:.1e} of the largest"
