@@ -48,7 +48,6 @@ def test_the_base_is_small_enough_for_the_package() -> None:
     files = [path for path in TINY.iterdir() if path.is_file() and path.suffix in (".safetensors", ".json", ".jinja")]
     assert sum(path.stat().st_size for path in files) <= 10_000_000
 
-
 def test_a_catalogue_longer_than_any_that_the_base_was_trained_with_is_warned_of() -> None:
     many = Catalogue(tuple(Tool(f"tool_{n}", "Do one more of the many things. " * 8, {}) for n in range(60)))
     with pytest.warns(UserWarning, match="trained with up to 2048"):

@@ -45,7 +45,9 @@ def examples(name: str, split: str) -> list[Example]:
 
 def requests(name: str, split: str) -> list[str]:
     """The requests of one split without case and punctuation."""
-    return [fold(row["request"] if "request" in row else row["messages"][1]["content"]) for row in rows(name, split)]
+    return [
+        fold(row["request"] if "request" in row else row["messages"][1]["content"]) for row in rows(name, split)
+    ]
 
 
 def catalogue(name: str) -> Catalogue:

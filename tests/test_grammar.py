@@ -86,7 +86,7 @@ def test_every_call_can_be_said(answer: dict[str, Any], model: Model, vocabulary
         assert path.take(token) == token
 
 
-LISTED = ("chitchat", 'a.b (c) "d" é', "missing_information: ...", "q?*...")
+LISTED = ("chitchat", "a.b (c) \"d\" é", "missing_information: ...", "q?*...")
 
 
 @pytest.mark.parametrize(
