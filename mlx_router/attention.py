@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import ConcatenateKVCache, create_attention_mask
+from mlx_lm.models.cache import ArraysCache, ConcatenateKVCache, create_attention_mask
 
 from .exponential import exponential, is_fast, swiglu
 
@@ -49,6 +49,23 @@ class SharedPrefixCache:
     def make_mask(self, size: int, return_array: bool = False, window_size: int | None = None) -> Any:
         """The causal mask of `size` new positions after the prefix."""
         return create_attention_mask(size, offset=self.offset, return_array=return_array, window_size=window_size)
+
+
+def prefix_caches(network: Any) -> list[Any]:
+    """A cache for every layer, empty: keys and values, or states where the layer has those (convolutions, say)."""
+    made = network.make_cache() if hasattr(network, "make_cache") else []
+    if len(made) != len(network.layers):
+        return [PrefixCache() for _ in network.layers]
+    return [cache if isinstance(cache, ArraysCache) else PrefixCache() for cache in made]
+
+
+def shared_cache(prefix: Any, rows: int) -> Any:
+    """One layer's cache for rows that go on from a prefix, whose own cache stays as it is."""
+    if not isinstance(prefix, ArraysCache):
+        return SharedPrefixCache(prefix)
+    cache = ArraysCache(len(prefix.cache))
+    cache.cache = [mx.broadcast_to(state, (rows, *state.shape[1:])) for state in prefix.cache]
+    return cache
 
 
 @contextmanager

@@ -6,7 +6,8 @@
     attention    rows × heads × tokens a row × tokens a row × blocks × 1.5 × bytes of the dtype
     logits       tokens × vocabulary × 4 bytes × 4
 
-The head runs on answers only, so the logits are at most that. A batch's tokens are rows × tokens a row. The factors
+With gradient checkpointing, activations and attention are those of one block, and hidden × tokens of every other. The
+head runs on answers only, so the logits are at most that. A batch's tokens are rows × tokens a row. The factors
 were fitted to measured peaks of small models. Attention counts on every device: MLX fuses it in routing only, not in
 training.
 """
@@ -187,11 +188,14 @@ def memory_of(folder: Path, config: TrainConfig, row_tokens: int, *, gpu: bool |
     tokens = config.batch_size * row_tokens
     kept = KEPT_HIDDEN * shape["hidden_size"] + KEPT_FEED_FORWARD * shape["intermediate_size"]
     scores = config.batch_size * shape["num_attention_heads"] * row_tokens**2 * size * KEPT_SCORES
+    blocks = shape["num_hidden_layers"]
+    # With gradient checkpointing the insides of one block are there at a time, and what went into each of the others.
+    whole, inputs = (1, blocks * shape["hidden_size"]) if config.grad_checkpoint else (blocks, 0)
     return Memory(
         weights=sum(math.prod(dims) * (size if kind in FLOATS else SIZES[kind]) for _, kind, dims in tensors),
         optimizer=OPTIMIZER_BYTES * _lora_parameters(tensors, config),
-        activations=tokens * shape["num_hidden_layers"] * kept * size,
-        attention=int(scores * shape["num_hidden_layers"]),
+        activations=tokens * (whole * kept + inputs) * size,
+        attention=int(scores * whole),
         logits=tokens * shape["vocab_size"] * 4 * KEPT_LOGITS,
     )
 

@@ -72,6 +72,9 @@ class TrainConfig(BaseModel):
         "auto", description="dtype of the base's weights; auto: bfloat16 on Apple GPUs, float32 on a CPU"
     )
     shared_prefix: bool = Field(True, description="run a batch's common catalogue once instead of once a row")
+    grad_checkpoint: bool = Field(
+        False, description="compute blocks' insides twice instead of keeping them: less memory"
+    )
     group_by_length: bool = Field(True, description="batch rows of like length; false: in plain random order")
     seed: int = Field(0, ge=0, description="seed of initialisation, dropout and row order")
     log_every: int = Field(10, ge=1, description="report every so many optimizer updates")

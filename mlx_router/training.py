@@ -50,6 +50,7 @@ from .checkpoints import (  # isort: skip
 from .decoder import GreedyDecoder  # isort: skip
 from .optimizer import ClippedAdamW  # isort: skip
 from .loss import answer_loss, arrays, mean_loss, shared_prefix_problem  # isort: skip
+from .recompute import Loss, checkpointed  # isort: skip
 
 CHECK_ROWS = 2
 
@@ -147,7 +148,7 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report, ranks: Ranks 
     )
     # Machines may round differently; batches have to be the same on all.
     shared = config.shared_prefix and config.shortlist is None
-    shared = shared and not ranks.any(not _may_share(model, rows, report))
+    shared = shared and not ranks.any(not _may_share(model, rows, _loss(config), report))
     if config.shared_prefix and config.shortlist is not None:
         message = "training on whole rows: with a shortlist each has a catalogue of its own, and hardly two begin alike"
         report({"event": "note", "message": message})
@@ -222,13 +223,17 @@ def _tokens(config: TrainConfig, model: Model, examples: Sequence[Example]) -> l
     )
 
 
-def _may_share(model: Model, rows: Sequence[TokenRow], report: Report) -> bool:
+def _loss(config: TrainConfig) -> Loss:
+    return checkpointed(answer_loss) if config.grad_checkpoint else answer_loss
+
+
+def _may_share(model: Model, rows: Sequence[TokenRow], loss: Loss, report: Report) -> bool:
     """Whether this model trains rightly with a shared prefix: computed both ways on two rows before the run."""
     first = next((row for row in rows if row.prefix), None)
     if first is None:
         return False
     same = [row for row in rows if row.prefix == first.prefix][:CHECK_ROWS]
-    problem = shared_prefix_problem(model.network, make_batch(same))
+    problem = shared_prefix_problem(model.network, make_batch(same), loss)
     if problem is not None:
         report({"event": "note", "message": f"training on whole rows, the catalogue run once a row: {problem}"})
     return problem is None
@@ -399,7 +404,7 @@ def _fit(run: Run, resume: bool) -> "_Watch":
             optimizer=optimizer,
             train_dataset=run.plan,
             args=arguments,
-            loss=answer_loss,
+            loss=_loss(config),
             iterate_batches=lambda **_: watch.micro_batches(),
             training_callback=watch,
         )

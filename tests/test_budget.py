@@ -60,6 +60,14 @@ def test_a_dry_run_stops_before_anything_is_read_or_written(tmp_path: Path, run:
     assert not (tmp_path / "a").exists()
 
 
+def test_gradient_checkpointing_needs_less_for_activations_and_attention_only() -> None:
+    folder = Path(__file__).parents[1] / "mlx_router" / "tiny"
+    whole, less = (memory_of(folder, recipe("tiny", grad_checkpoint=on), 512, gpu=False) for on in (False, True))
+    assert whole is not None and less is not None
+    assert less.activations < 0.4 * whole.activations and less.attention < 0.4 * whole.attention
+    assert (less.weights, less.optimizer, less.logits) == (whole.weights, whole.optimizer, whole.logits)
+
+
 @pytest.mark.parametrize(("rows", "tokens"), [(8, 256), (4, 512)])
 def test_the_estimate_is_not_below_a_step_nor_far_above_it(rows: int, tokens: int) -> None:
     """One step of loss and gradients on whole rows of the embedded base."""

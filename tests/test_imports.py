@@ -25,7 +25,7 @@ FLOORS = (
     *("pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project", "harder"),
-    *("records", "leaks", "calibrating", "parity", "batches", "exponential", "attention"),
+    *("records", "leaks", "calibrating", "parity", "batches", "exponential", "attention", "recompute"),
     *("loss", "optimizer", "checkpoints", "training", "budget", "learning_curve"),
     *("bag_of_words", "baselines", "curves", "faults", "breakdown", "report", "report_text"),
     *("charts", "markup", "matrix", "cards", "page", "server"),
@@ -33,7 +33,7 @@ FLOORS = (
 # The only modules that import mlx or mlx_lm.
 ON_MLX = {"runtime", "ranks", "model", "heads", "prefixes", "ragged", "answers", "lockstep", "decoder", "fusing"}
 ON_MLX |= {"limits", "peers"}
-ON_MLX |= {"exponential", "attention", "loss", "optimizer", "checkpoints", "training", "budget"}
+ON_MLX |= {"exponential", "attention", "recompute", "loss", "optimizer", "checkpoints", "training", "budget"}
 HEAVY = {"mlx", "mlx_lm", "transformers", "datasets"}
 
 
