@@ -82,23 +82,24 @@ def evaluate(
     progress: Callable[[int], None] | None = None,
     *,
     mode: Mode | None = None,
+    alone: int = LATENCY_ROWS,
 ) -> list[Scored]:
     """Route every example against its own catalogue; `progress` is called with the number done.
 
-    The first rows are routed alone and give the latency, the rest in batches, which give the same decisions. A
+    The first rows are routed `alone` and give the latency, the rest in batches, which give the same decisions. A
     request that the router refuses, one too long for the model, counts as a parse failure.
     """
     decisions: list[Decision | RequestError] = []
-    for example in examples[:LATENCY_ROWS]:
+    for example in examples[:alone]:
         try:
             decisions.append(router.route_example(example, mode=mode))
         except RequestError as error:
             decisions.append(error)
         if progress is not None:
             progress(len(decisions))
-    alone = len(decisions)
-    more = None if progress is None else lambda done: progress(alone + done)
-    decisions += router.route_examples(examples[alone:], mode=mode, progress=more)
+    first = len(decisions)
+    more = None if progress is None else lambda done: progress(first + done)
+    decisions += router.route_examples(examples[first:], mode=mode, progress=more)
     return [_scored(example, decision) for example, decision in zip(examples, decisions, strict=True)]
 
 

@@ -271,7 +271,7 @@ def test_events_are_ndjson_on_stdout(recipe: Path) -> None:
 
     assert (process.returncode, "Traceback" in err) == (0, False)
     kinds = [event["event"] for event in events if event["event"] != "note"]
-    assert kinds == ["start", *["progress"] * 5, "valid", "checkpoint", "done"]
+    assert kinds == ["start", *["progress"] * 5, "valid", "checkpoint", "plot", "done"]
     progress = events[kinds.index("progress")]
     assert (progress["update"], progress["updates"]) == (1, 5)
     assert all(progress[name] > 0 for name in ("loss", "tokens_per_second", "peak_memory_bytes", "elapsed_s"))

@@ -23,6 +23,7 @@ FLOORS = (
     *("metrics", "evaluation", "calibration", "rendering", "pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project", "harder"),
+    *("plots", "history", "choosing"),
     *("records", "leaks", "calibrating", "parity", "batches", "exponential", "attention"),
     *("loss", "optimizer", "checkpoints", "training", "budget"),
     *("bag_of_words", "baselines", "curves", "faults", "breakdown", "report", "report_text"),
