@@ -104,6 +104,7 @@ class Run:
             system=self.system,
             max_tokens=self.config.max_tokens,
             manifest=self.manifest,
+            log_failures=False,
         )
 
     def tell(self, event: Event) -> None:
@@ -422,6 +423,8 @@ def _route(run: Run) -> dict[str, float | None]:
         return route_sample(run.router(), run.sample)
     finally:
         run.model.network.train(was_training)
+        # Training's arrays have other sizes than routing's, which would stay in memory unused.
+        mx.clear_cache()
 
 
 def _fit(run: Run, resume: bool) -> "_Watch":

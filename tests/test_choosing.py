@@ -226,6 +226,15 @@ def test_the_figures_are_those_of_the_router_that_ships(adapter: Path, tmp_path:
     assert shipped["exact_match"] == 1.0, "a model that gets nothing right would agree with anything"
 
 
+def test_what_a_half_trained_model_gets_wrong_is_no_news(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A program that trains is not told of each invalid answer of its validation, and one that routes is."""
+    events: Events = []
+    folder = train(recipe(tmp_path, max_updates=1, valid_rows=12), events.append)
+    assert of_kind(events, "valid")[0]["rows"] == 12 and caplog.messages == []
+    Router.load(folder).route("Hi!")
+    assert "invalid output" in caplog.text
+
+
 def test_rows_that_choose_do_not_calibrate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrating, "CALLS_NEEDED", 3)
     monkeypatch.setattr(calibration, "CALLS_NEEDED", 3)
