@@ -70,7 +70,7 @@ class TrainConfig(BaseModel):
     group_by_length: bool = Field(True, description="batch rows of like length; false: in plain random order")
     seed: int = Field(0, ge=0, description="seed of initialisation, dropout and row order")
     valid_rows: int = Field(
-        200, ge=0, description="validation rows that are routed after an epoch, at most; 0: none, and the loss chooses"
+        100, ge=0, description="validation rows that are routed after an epoch, at most; 0: none, and the loss chooses"
     )
     best_by: BestBy = Field("exact_match", description="what chooses the checkpoint that is kept, on validation rows")
     patience: int | None = Field(

@@ -67,12 +67,12 @@ def panels(events: Sequence[Event]) -> list[Panel]:
 
 
 def _points(events: Sequence[Event], name: str) -> list[tuple[float, float]]:
-    return [(event["epoch"], event[name]) for event in events if event[name] is not None]
+    return [(event["epochs_trained"], event[name]) for event in events if event[name] is not None]
 
 
 def best_epoch(events: Sequence[Event]) -> float | None:
     """Where the best checkpoint was made."""
-    return next((event["epoch"] for event in reversed(events) if event.get("best")), None)
+    return next((event["epochs_trained"] for event in reversed(events) if event.get("best")), None)
 
 
 def draw(folder: Path) -> Path | None:

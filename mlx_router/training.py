@@ -399,6 +399,8 @@ class _Watch(TrainingCallback):  # type: ignore[misc]
             {
                 "event": "valid",
                 "epoch": epoch,
+                # Fewer than `epoch` where `max_updates` ends the run within one.
+                "epochs_trained": self.update / run.plan.updates_per_epoch,
                 "update": self.update,
                 "loss": loss,
                 "rows": len(run.sample) if done.routed == self.update else 0,

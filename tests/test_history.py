@@ -15,7 +15,8 @@ def progress(update: int) -> dict[str, Any]:
 def valid(epoch: int, exact: float | None = None, best: bool = False) -> dict[str, Any]:
     figures = dict.fromkeys(("exact_match", "wrong_call_rate", "false_call_rate_on_no_tool"), exact)
     rows = 0 if exact is None else 20
-    return {"event": "valid", "update": 10 * epoch, "epoch": epoch, "loss": 1.0, "rows": rows, "best": best, **figures}
+    at = {"update": 10 * epoch, "epoch": epoch, "epochs_trained": epoch}
+    return {"event": "valid", **at, "loss": 1.0, "rows": rows, "best": best, **figures}
 
 
 def written(folder: Path, *events: dict[str, Any]) -> Path:
@@ -66,6 +67,14 @@ def test_the_plot_has_a_panel_of_losses_and_one_of_routing_if_rows_were_routed(t
         assert image.size == (900, 640)
     text = history.draw_for_terminal(tmp_path)
     assert "loss: training, validation (o)" in text and "exact match (e), wrong calls (w)" in text
+
+
+def test_an_epoch_that_was_cut_short_is_drawn_where_it_ended(tmp_path: Path) -> None:
+    """`max_updates` may end a run within its first epoch, whose checkpoint is called epoch 1 all the same."""
+    written(tmp_path, progress(4), valid(1, 0.5, best=True) | {"update": 4, "epochs_trained": 0.4})
+    losses, routed = history.panels(history.read(tmp_path))
+    assert {point[0] for line in (*losses.lines, *routed.lines) for point in line.points} == {0.4}
+    assert history.best_epoch(history.read(tmp_path)) == 0.4
 
 
 def test_validation_rows_that_all_want_a_call_have_no_false_calls_to_draw(tmp_path: Path) -> None:
