@@ -83,7 +83,7 @@ def calibrate_router(
     """Route the rows and fit; or say what is missing, in words. `progress` is called with the number of rows done."""
     if rows.problem is not None:
         return rows.problem
-    scored = evaluate(router, [*rows.choosing, *rows.calibrating], progress, mode=mode, ranks=ranks)
+    scored = evaluate(router, [*rows.choosing, *rows.calibrating], progress, mode=mode, alone=0, ranks=ranks)
     observed = observe(scored)
     ordering, calibrating = observed[: len(rows.choosing)], observed[len(rows.choosing) :]
     if missing := calls_missing(calibrating):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from .errors import TrainingError
 
 FOLDER = "checkpoints"
 RUN = "run.json"
-FORMAT = "1"
+FORMAT = "2"
 STATES_KEPT = 2
 # Fields that do not change what is learnt: a run may go on with others.
 FREE = frozenset({"adapter", "log_every", "policy", "save_every", "test"})
@@ -31,12 +31,19 @@ FREE = frozenset({"adapter", "log_every", "policy", "save_every", "test"})
 
 @dataclass
 class Progress:
-    """How far a run is. `best_loss` belongs to the weights in the file `best`; `last` are the newest."""
+    """How far a run is. `best` is the file of the best weights, `last` of the newest.
+
+    `rank` is what the best ones are sorted by, `figures` what validation said of them, loss included; `stale`
+    validations in a row have found none better. Rows were routed last after update `routed`.
+    """
 
     update: int = 0
-    best_loss: float | None = None
     best: str | None = None
     last: str | None = None
+    rank: list[float] | None = None
+    figures: dict[str, float | None] = field(default_factory=dict)
+    stale: int = 0
+    routed: int = 0
 
 
 def run_identity(config: TrainConfig, data: Mapping[str, Any], base: Mapping[str, Any]) -> str:

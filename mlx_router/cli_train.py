@@ -10,6 +10,7 @@ import click
 
 from .config import TrainConfig, load_config, takes_only_text
 from .errors import ConfigError, UsageError
+from .rendering import rate
 
 # Shown by --help; the other fields are flags as well, listed in docs/config.md.
 SHOWN = ("model", "adapter", "train", "valid", "epochs", "max_updates", "batch_size", "learning_rate", "rank", "seed")
@@ -173,15 +174,50 @@ def _line(event: dict[str, Any]) -> str:
             f"ETA {_clock(event['eta_s'])}  memory {event['peak_memory_bytes'] / GIB:.2f} GiB"
         )
     if kind == "valid":
-        return f"epoch {event['epoch']}: validation loss {event['loss']:.4f}"
+        return _valid_line(event)
     if kind == "checkpoint":
         return f"epoch {event['epoch']}: saved {event['file']}"
     if kind == "interrupted":
         return f"stopped after update {event['update']}; saved {event['file']}"
+    if kind == "stopped":
+        return (
+            f"stopped after update {event['update']} of {event['updates']}: "
+            f"nothing better in the last {event['validations']} validation(s)"
+        )
+    if kind == "plot":
+        return _plot(Path(event["file"]))
     if kind == "done":
         loss = "" if event["valid_loss"] is None else f", validation loss {event['valid_loss']:.4f}"
         return f"done in {_clock(event['elapsed_s'])}: {event['adapter']} holds {event['checkpoint']}{loss}"
     return str(event["message"])
+
+
+def _valid_line(event: dict[str, Any]) -> str:
+    routed = ""
+    if event["rows"]:
+        of_no_tool = rate(event["false_call_rate_on_no_tool"])
+        routed = (
+            f"; {event['rows']} rows routed: exact match {rate(event['exact_match'])}, "
+            f"wrong calls {rate(event['wrong_call_rate'])}, false calls {of_no_tool} of no_tool rows"
+        )
+    best = ", the best so far" if event["best"] else ""
+    return (
+        f"epoch {event['epoch']}: validation loss {event['loss']:.4f}{routed}{best} "
+        f"(validation took {event['seconds']:.1f} s)"
+    )
+
+
+def _plot(path: Path) -> str:
+    """Where the plot is, and the same in letters, where stderr can show them."""
+    from .history import draw_for_terminal
+
+    said = f"plot: {path}"
+    try:
+        text = draw_for_terminal(path.parent)
+        text.encode(sys.stderr.encoding or "ascii")
+    except UnicodeEncodeError:
+        return said
+    return f"{text}\n{said}"
 
 
 def _clock(seconds: float) -> str:

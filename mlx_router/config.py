@@ -22,6 +22,7 @@ AUTO_UPDATES = 600
 AUTO_EPOCHS = (2, 20)
 
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
+BestBy: TypeAlias = Literal["exact_match", "wrong_call_rate", "false_call_rate_on_no_tool", "loss"]
 
 
 class TrainConfig(BaseModel):
@@ -42,6 +43,9 @@ class TrainConfig(BaseModel):
 
     policy: Policy | None = Field(
         None, description="what is promised of wrong calls, `{wrong_call_rate: 0.01}`; see docs/calibration.md"
+    )
+    calibrate: bool = Field(
+        True, description="calibrate by half of the validation rows, which then choose nothing; docs/calibration.md"
     )
 
     prompt_style: Literal["signature", "json_schema"] = Field("signature", description="how the catalogue is shown")
@@ -77,6 +81,13 @@ class TrainConfig(BaseModel):
     )
     group_by_length: bool = Field(True, description="batch rows of like length; false: in plain random order")
     seed: int = Field(0, ge=0, description="seed of initialisation, dropout and row order")
+    valid_rows: int = Field(
+        100, ge=0, description="validation rows that are routed after an epoch, at most; 0: none, and the loss chooses"
+    )
+    best_by: BestBy = Field("exact_match", description="what chooses the checkpoint that is kept, on validation rows")
+    patience: int | None = Field(
+        None, ge=1, description="stop after so many validations in a row that found no better checkpoint; null: never"
+    )
     log_every: int = Field(10, ge=1, description="report every so many optimizer updates")
     save_every: int = Field(50, ge=1, description="save the run's state every so many updates, to resume from")
 

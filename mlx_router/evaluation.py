@@ -94,11 +94,12 @@ def evaluate(
     progress: Callable[[int], None] | None = None,
     *,
     mode: Mode | None = None,
+    alone: int = LATENCY_ROWS,
     ranks: Ranks = ALONE,
 ) -> list[Scored]:
     """Route every example against its own catalogue; `progress` is called with the number done.
 
-    The first rows are routed alone and give the latency, the rest in batches, which give the same decisions. A
+    The first rows are routed `alone` and give the latency, the rest in batches, which give the same decisions. A
     request that the router refuses, one too long for the model, counts as a parse failure. Of several ranks each
     routes its share, and all get the outcomes of all rows.
     """
@@ -108,13 +109,13 @@ def evaluate(
             progress(min(done * ranks.size, len(examples)))
 
     single: list[Decision | RequestError] = []
-    for example in ranks.share(examples[:LATENCY_ROWS]):
+    for example in ranks.share(examples[:alone]):
         try:
             single.append(router.route_example(example, mode=mode))
         except RequestError as error:
             single.append(error)
         tell(len(single))
-    rest = ranks.share(examples[LATENCY_ROWS:])
+    rest = ranks.share(examples[alone:])
     more = router.route_examples(rest, mode=mode, progress=lambda done: tell(len(single) + done))
     decisions = [*_of_all(ranks, single), *_of_all(ranks, more)]
     return [_scored(example, decision) for example, decision in zip(examples, decisions, strict=True)]

@@ -54,11 +54,11 @@ class Router:
         decision.tool, decision.arguments    # "track_order", {"order_id": "ORD-1234"}
 
     `system` replaces the rendered catalogue where the adapter was trained on a text of its own. `certainty` tells how
-    sure calls are and what to do with them. `log_requests` lets the log of invalid outputs hold their text; without it
-    only hashes are logged. `mode` "constrained" holds answers to the catalogue's grammar (docs/routing.md says what
-    that costs). `shortlist` shows the model that many tools of a larger catalogue, those that share most words with the
-    request; by default it is the one that the adapter was trained with, and 0 shows all tools. Safe to call from
-    several threads.
+    sure calls are and what to do with them. Invalid outputs are logged, unless `log_failures` is false, by hash alone;
+    `log_requests` lets the log hold their text. `mode` "constrained" holds answers to the catalogue's grammar
+    (docs/routing.md says what that costs). `shortlist` shows the model that many tools of a larger catalogue, those
+    that share most words with the request; by default it is the one that the adapter was trained with, and 0 shows all
+    tools. Safe to call from several threads.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Router:
         max_tokens: int = DEFAULT_MAX_TOKENS,
         manifest: Manifest | None = None,
         certainty: Certainty | None = None,
+        log_failures: bool = True,
         log_requests: bool = False,
         mode: Mode = "greedy",
         shortlist: int | None = None,
@@ -82,6 +83,7 @@ class Router:
         self.max_tokens = max_tokens
         self.manifest = manifest
         self.certainty = certainty
+        self.log_failures = log_failures
         self.log_requests = log_requests
         self.mode: Mode = mode
         self._trained_on = manifest.catalogue_hash if manifest is not None else catalogue.hash
@@ -323,6 +325,8 @@ class Router:
         )
 
     def _log(self, request: str, raw: str, failure: ParseFailure) -> None:
+        if not self.log_failures:
+            return
         digest = hashlib.sha256(request.encode()).hexdigest()[:16]
         text = f" request={request!r} output={raw!r} detail={failure.detail!r}" if self.log_requests else ""
         logger.warning("invalid output: request sha256=%s reason=%s%s", digest, failure.reason, text)

@@ -8,16 +8,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from . import history
 from .batches import Batch, Plan, TokenRow, make_batch, token_rows
 from .calibrating import Rows, calibrate_router, check_promise, split_validation, summary
+from .calls import NO_TOOL
 from .catalogue import Catalogue, union
+from .choosing import METRICS, chosen_by, is_due, rank, route_sample, sample
 from .config import PATHS, TrainConfig
 from .data import Example, read, with_shortlist
 from .errors import CatalogueError, ConfigError, TrainingError
@@ -73,7 +77,43 @@ class Run:
     data: dict[str, Any] = field(default_factory=dict)
     system: str | None = None
     validation: Rows = field(default_factory=lambda: Rows([], []))
+    sample: Sequence[Example] = ()
     ranks: Ranks = ALONE
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """What the folder will say of itself, without what only the end of the run tells."""
+        found = inspect()
+        return Manifest(
+            base=self.model.base,
+            catalogue=self.catalogue.to_json(),
+            catalogue_hash=self.catalogue.hash,
+            prompt_style=self.config.prompt_style,
+            keep_system=self.config.keep_system,
+            system=self.system,
+            max_tokens=self.config.max_tokens,
+            dtype=self.model.dtype,
+            config=_recipe(self),
+            data=self.data,
+            versions={"python": found.python, **found.versions},
+        )
+
+    def router(self) -> Router:
+        """A router with the weights as they are now; a new one, since a decoder keeps what older weights made."""
+        return Router(
+            GreedyDecoder(self.model),
+            self.catalogue,
+            style=self.config.prompt_style,
+            system=self.system,
+            max_tokens=self.config.max_tokens,
+            manifest=self.manifest,
+            log_failures=False,
+        )
+
+    def tell(self, event: Event) -> None:
+        """Report an event, and keep it for the plot."""
+        history.append(self.folder, event)
+        self.report(event)
 
     @property
     def identity(self) -> str:
@@ -94,8 +134,8 @@ class Run:
 def train(config: TrainConfig, report: Report, *, overwrite: bool = False, resume: bool = False) -> Path:
     """Train an adapter and return its folder, which is whole once this returns.
 
-    `report` gets one event a dict: "note", "start", "progress", "valid", "checkpoint", "interrupted", "calibration",
-    "done". Raises a `RouterError` for everything that would otherwise go wrong in silence.
+    `report` gets one event a dict: "note", "start", "progress", "valid", "checkpoint", "interrupted", "stopped",
+    "plot", "calibration", "done". Raises a `RouterError` for everything that would otherwise go wrong in silence.
 
     `resume` goes on with the run that the folder holds, from its newest whole checkpoint, and ends with the weights
     that the run would have had, to the bit on a CPU. Ctrl-C saves, then raises `KeyboardInterrupt`; pressed twice, it
@@ -112,6 +152,9 @@ def train(config: TrainConfig, report: Report, *, overwrite: bool = False, resum
         run = prepare_run(config, place, _heard(report) if ranks.first else _unheard, ranks)
         ranks.agree({"recipe, rows and base": run.identity, **_versions(run)})
         watch = _fit(run, resume)
+        if watch.update < run.updates:
+            waited = {"update": watch.update, "updates": run.updates, "validations": watch.done.stale}
+            run.report({"event": "stopped", **waited})
         _finish(run, watch)
         ranks.wait()
     return folder
@@ -127,16 +170,17 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report, ranks: Ranks 
         raise ConfigError("shortlist and keep_system do not go together: a system text that is kept can't be cut")
     default = load_catalogue(config.catalogue) if config.catalogue else None
     training = read(config.train, default)
-    validation = split_validation(read(config.valid, default) if config.valid else [], training)
+    validation = read(config.valid, default) if config.valid else []
+    rows = split_validation(validation, training) if config.calibrate else Rows(validation, [], "calibrate is false")
     if config.policy is not None:
-        check_promise(config.policy, validation)
+        check_promise(config.policy, rows)
     catalogue = default if default is not None else _union(training)
     training = first_rows(training, config.train_rows, config.seed)
     model = load_base(config.model, revision=config.revision, dtype=config.dtype)
-    choosing = [*validation.choosing, *validation.trained_on]
-    rows, valid_rows = (_tokens(config, model, examples) for examples in (training, choosing))
+    choosing = [*rows.choosing, *rows.trained_on]
+    train_rows, valid_rows = (_tokens(config, model, examples) for examples in (training, choosing))
     # Rows that calibrate are not learnt; what is wrong with one has to be known before the run none the less.
-    _tokens(config, model, validation.calibrating)
+    _tokens(config, model, rows.calibrating)
     mx.random.seed(config.seed)
     adapter_config = add_lora(
         model,
@@ -148,12 +192,12 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report, ranks: Ranks 
     )
     # Machines may round differently; batches have to be the same on all.
     shared = config.shared_prefix and config.shortlist is None
-    shared = shared and not ranks.any(not _may_share(model, rows, _loss(config), report))
+    shared = shared and not ranks.any(not _may_share(model, train_rows, _loss(config), report))
     if config.shared_prefix and config.shortlist is not None:
         message = "training on whole rows: with a shortlist each has a catalogue of its own, and hardly two begin alike"
         report({"event": "note", "message": message})
     plan = Plan(
-        rows,
+        train_rows,
         batch_size=config.batch_size,
         accumulation=config.gradient_accumulation_steps,
         seed=config.seed,
@@ -164,10 +208,23 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report, ranks: Ranks 
     data = {"train": data_record(config.train, training)}
     if config.valid:
         data["valid"] = data_record(config.valid, choosing)
-    if config.valid and validation.calibrating:
-        data["calibration"] = data_record(config.valid, validation.calibrating)
+    if config.valid and rows.calibrating:
+        data["calibration"] = data_record(config.valid, rows.calibrating)
     system = _own_system(training) if config.keep_system else None
-    return Run(config, model, catalogue, adapter_config, plan, valid, folder, report, data, system, validation, ranks)
+    routed = sample(rows.choosing or rows.trained_on, config.valid_rows)
+    _check_choice(config, routed)
+    return Run(config, model, catalogue, adapter_config, plan, valid, folder, report, data, system, rows, routed, ranks)
+
+
+def _check_choice(config: TrainConfig, routed: Sequence[Example]) -> None:
+    """Refuse a metric that the validation rows can't tell."""
+    if config.best_by != "false_call_rate_on_no_tool" or not routed:
+        return
+    if not any(example.target.tool == NO_TOOL for example in routed):
+        raise TrainingError(
+            f"best_by: {config.best_by}, but none of the {len(routed)} validation rows to be routed wants no_tool",
+            hint="add such rows to the validation rows, raise valid_rows, or choose by exact_match",
+        )
 
 
 def _own_system(examples: Sequence[Example]) -> str | None:
@@ -314,11 +371,19 @@ class _Watch(TrainingCallback):  # type: ignore[misc]
                 # `mlx.launch` ends the others once one has ended; none may while another still saves.
                 self.run.ranks.wait()
                 raise KeyboardInterrupt
+            if ended and self.out_of_patience:
+                raise _Stop
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether validation has found nothing better for as long as the recipe waits."""
+        patience = self.run.config.patience
+        return patience is not None and self.done.stale >= patience
 
     def _progress(self, info: dict[str, Any]) -> None:
         now = time.perf_counter()
         elapsed = now - self.started
-        self.run.report(
+        self.run.tell(
             {
                 "event": "progress",
                 "update": self.update,
@@ -347,12 +412,57 @@ class _Watch(TrainingCallback):  # type: ignore[misc]
         if loss is not None:
             if not math.isfinite(loss):
                 raise TrainingError(f"the validation loss is {loss} after epoch {epoch}", hint="lower learning_rate")
-            run.report({"event": "valid", "epoch": epoch, "update": self.update, "loss": loss})
-            if self.done.best_loss is None or loss < self.done.best_loss:
-                self.done.best_loss, self.done.best = loss, path.name
+            self._compare(epoch, path.name, loss, begun)
         run.report({"event": "checkpoint", "epoch": epoch, "file": str(path)})
         # Validation is no training time.
         self.since += time.perf_counter() - begun
+
+    def _compare(self, epoch: int, name: str, loss: float, begun: float) -> None:
+        """Route the sample if it is time to, and see whether these weights are the best so far."""
+        run, done = self.run, self.done
+        trained = (self.update - done.routed) * run.config.batch_size * run.config.gradient_accumulation_steps
+        last = self.update == run.updates
+        figures: dict[str, float | None] = dict.fromkeys(METRICS)
+        if run.sample and (last or is_due(trained, len(run.sample))):
+            figures, done.routed = _route(run), self.update
+        found = rank(chosen_by(run.config.best_by, len(run.sample)), loss, figures)
+        better = found is not None and (done.rank is None or list(found) < done.rank)
+        if found is not None and better:
+            done.rank, done.best, done.stale, done.figures = list(found), name, 0, {"loss": loss, **figures}
+        elif found is not None:
+            done.stale += 1
+        run.tell(
+            {
+                "event": "valid",
+                "epoch": epoch,
+                # Fewer than `epoch` where `max_updates` ends the run within one.
+                "epochs_trained": self.update / run.plan.updates_per_epoch,
+                "update": self.update,
+                "loss": loss,
+                "rows": len(run.sample) if done.routed == self.update else 0,
+                **figures,
+                "best": better,
+                "seconds": time.perf_counter() - begun,
+            }
+        )
+        if done.routed == self.update:
+            _draw(run)
+
+
+class _Stop(Exception):
+    """The run has lost its patience: nothing is wrong, and what is done is saved."""
+
+
+def _route(run: Run) -> dict[str, float | None]:
+    """Route the sample with the weights as they are, and leave the network as it was."""
+    was_training = run.model.network.training
+    run.model.network.eval()
+    try:
+        return route_sample(run.router(), run.sample, run.ranks)
+    finally:
+        run.model.network.train(was_training)
+        # Training's arrays have other sizes than routing's, which would stay in memory unused.
+        mx.clear_cache()
 
 
 def _fit(run: Run, resume: bool) -> "_Watch":
@@ -379,9 +489,11 @@ def _fit(run: Run, resume: bool) -> "_Watch":
             # From here on the folder holds no finished adapter until the manifest is written again.
             (run.folder / FILE).unlink(missing_ok=True)
             shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+            (run.folder / history.PLOT).unlink(missing_ok=True)
         write_recipe(run.folder, config)
+    history.cut(run.folder, progress.update)
     left = run.updates - progress.update
-    if left == 0:
+    if left == 0 or watch.out_of_patience:
         return watch
     arguments = TrainingArgs(
         batch_size=config.batch_size,
@@ -395,6 +507,7 @@ def _fit(run: Run, resume: bool) -> "_Watch":
     mx.reset_peak_memory()
     # The trainer draws its own progress on stdout, which belongs to our caller.
     with (
+        suppress(_Stop),
         _interruptible(watch),
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,
         redirect_stdout(nowhere),
@@ -453,29 +566,37 @@ def _finish(run: Run, watch: "_Watch") -> None:
     aside.replace(run.folder / WEIGHTS)
     (run.folder / CHECKPOINTS / "last.safetensors").unlink(missing_ok=True)
     (run.folder / ADAPTER_CONFIG).write_text(compact_json(run.adapter_config) + "\n", encoding="utf-8")
-    metrics = {"valid_loss": watch.done.best_loss, "checkpoint": chosen.name}
-    found = inspect()
-    manifest = Manifest(
-        base=run.model.base,
-        catalogue=run.catalogue.to_json(),
-        catalogue_hash=run.catalogue.hash,
-        prompt_style=run.config.prompt_style,
-        keep_system=run.config.keep_system,
-        system=run.system,
-        max_tokens=run.config.max_tokens,
-        dtype=run.model.dtype,
-        config=_recipe(run),
-        data=run.data,
-        versions={"python": found.python, **found.versions},
-        metrics=metrics,
-    )
-    write_manifest(run.folder, manifest.model_copy(update={"calibration": _calibrate(run, manifest, chosen)}))
+    metrics = {**_choice(run, watch.done), "checkpoint": chosen.name}
+    calibration = _calibrate(run, chosen)
+    write_manifest(run.folder, run.manifest.model_copy(update={"metrics": metrics, "calibration": calibration}))
     finish(run.folder)
+    if (plot := _draw(run)) is not None:
+        run.report({"event": "plot", "file": str(plot)})
     elapsed = time.perf_counter() - watch.started
     run.report({"event": "done", "adapter": str(run.folder), "elapsed_s": elapsed, **metrics})
 
 
-def _calibrate(run: Run, manifest: Manifest, weights: Path) -> dict[str, Any] | None:
+def _draw(run: Run) -> Path | None:
+    """Draw the plot, on one rank; a run does not fail for it."""
+    if not run.ranks.first:
+        return None
+    try:
+        return history.draw(run.folder)
+    except OSError as error:
+        run.report({"event": "note", "message": f"no plot was drawn: {error}"})
+        return None
+
+
+def _choice(run: Run, done: Progress) -> dict[str, Any]:
+    """What chose the weights that are kept, and what it said of them."""
+    if done.best is None:
+        return {"valid_loss": None}
+    routed = {name: done.figures.get(name) for name in METRICS}
+    known = {} if routed["exact_match"] is None else {"valid_rows": len(run.sample), **routed}
+    return {"valid_loss": done.figures["loss"], "best_by": chosen_by(run.config.best_by, len(run.sample)), **known}
+
+
+def _calibrate(run: Run, weights: Path) -> dict[str, Any] | None:
     """Calibrate the router that these weights make, by the validation rows that did not choose them.
 
     None, and a note of what is missing, where there are too few.
@@ -486,20 +607,12 @@ def _calibrate(run: Run, manifest: Manifest, weights: Path) -> dict[str, Any] | 
         run.report({"event": "note", "message": f"calibrating: routing {count} validation rows"})
         run.model.network.load_weights(str(weights), strict=False)
         run.model.network.eval()
-    router = Router(
-        GreedyDecoder(run.model),
-        run.catalogue,
-        style=manifest.prompt_style,
-        system=manifest.system,
-        max_tokens=manifest.max_tokens,
-        manifest=manifest,
-    )
     split = (
         f"validation halved: {len(rows.choosing)} rows chose the checkpoint and weighed the evidence, "
         f"{len(rows.calibrating)} calibrated"
     )
     split += f"; {len(rows.trained_on)} were trained on too and only chose" if rows.trained_on else ""
-    found = calibrate_router(router, rows, split=split, policy=run.config.policy, ranks=run.ranks)
+    found = calibrate_router(run.router(), rows, split=split, policy=run.config.policy, ranks=run.ranks)
     if isinstance(found, str):
         lost = ", so every call is to be confirmed" if run.config.policy is not None else ""
         run.report({"event": "note", "message": f"not calibrated{lost}: {found}"})

@@ -12,7 +12,7 @@ eval_limits=()
 if ! "$bin/python" -c 'import sys; from mlx_router.runtime import prepare; sys.exit(not prepare().blas.fast)'; then
     echo "This machine's MLX has only the reference BLAS, some fifty times slower: the demo is cut to 30 updates and" \
          "30 test rows, and its router will be poor. \`$router doctor\` says what to do."
-    train_limits=(--max-updates 30)
+    train_limits=(--max-updates 30 --valid-rows 10 --calibrate false)
     eval_limits=(--limit 30)
 fi
 

@@ -20,7 +20,8 @@ from mlx_router.training import train
 
 import mlx.core as mx  # isort: skip  (training has put the BLAS in place)
 
-SETTINGS: dict[str, Any] = {"epochs": 3, "lora_dropout": 0.1, "save_every": 2, "batch_size": 2}
+# One row is routed after every epoch.
+SETTINGS: dict[str, Any] = {"epochs": 3, "lora_dropout": 0.1, "save_every": 2, "batch_size": 2, "valid_rows": 1}
 KILLED = """
 import os, signal, sys
 from pathlib import Path

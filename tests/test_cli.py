@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -235,7 +236,7 @@ def test_training_evaluating_and_routing(recipe: Path, run: Run) -> None:
     lines = ran.err.splitlines()
     assert any(line.startswith("20 rows, 3 tools, 5 updates in 1 epochs") for line in lines)
     assert any(line.startswith("update     5/5  epoch 1.00  loss ") and "ETA 0:00" in line for line in lines)
-    assert lines[-1].startswith("done in 0:0") and f": {folder} holds epoch-001.safetensors" in lines[-1]
+    assert re.match(r"done in \d+:\d\d: ", lines[-1]) and f": {folder} holds epoch-001.safetensors" in lines[-1]
 
     evaluated = run("eval", folder, "--data", recipe.parent / "valid.jsonl", "--allow-leaks", "--json")
     assert evaluated.json["n"] == 5
@@ -271,7 +272,7 @@ def test_events_are_ndjson_on_stdout(recipe: Path) -> None:
 
     assert (process.returncode, "Traceback" in err) == (0, False)
     kinds = [event["event"] for event in events if event["event"] != "note"]
-    assert kinds == ["start", *["progress"] * 5, "valid", "checkpoint", "done"]
+    assert kinds == ["start", *["progress"] * 5, "valid", "checkpoint", "plot", "done"]
     progress = events[kinds.index("progress")]
     assert (progress["update"], progress["updates"]) == (1, 5)
     assert all(progress[name] > 0 for name in ("loss", "tokens_per_second", "peak_memory_bytes", "elapsed_s"))

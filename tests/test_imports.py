@@ -25,6 +25,7 @@ FLOORS = (
     *("pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
     *("patterns", "samples", "wording", "templates", "project", "harder"),
+    *("plots", "history", "choosing"),
     *("records", "leaks", "calibrating", "parity", "batches", "exponential", "attention", "recompute"),
     *("loss", "optimizer", "checkpoints", "training", "budget", "learning_curve"),
     *("bag_of_words", "baselines", "curves", "faults", "breakdown", "report", "report_text"),

@@ -279,14 +279,14 @@ def test_the_checkpoint_with_the_lowest_validation_loss_is_kept(
     losses = iter([3.0, 1.0, 2.0])
     monkeypatch.setattr(training, "mean_loss", lambda network, batches, ranks: next(losses))
     events: list[dict[str, Any]] = []
-    config = make_recipe(tmp_path, epochs=3)
+    config = make_recipe(tmp_path, epochs=3, best_by="loss", valid_rows=0)
     folder = train(config.model_copy(update={"valid": config.train}), events.append)
     kept = (folder / "adapters.safetensors").read_bytes()
     checkpoints = {path.name: path.read_bytes() for path in (folder / "checkpoints").iterdir()}
     assert checkpoints.keys() == {"epoch-002.safetensors", "epoch-003.safetensors"}
     assert kept == checkpoints["epoch-002.safetensors"] != checkpoints["epoch-003.safetensors"]
     manifest = json.loads((folder / "router.json").read_text(encoding="utf-8"))
-    assert manifest["metrics"] == {"valid_loss": 1.0, "checkpoint": "epoch-002.safetensors"}
+    assert manifest["metrics"] == {"valid_loss": 1.0, "best_by": "loss", "checkpoint": "epoch-002.safetensors"}
     assert events[-1]["event"] == "done" and events[-1]["checkpoint"] == "epoch-002.safetensors"
     assert [event["loss"] for event in events if event["event"] == "valid"] == [3.0, 1.0, 2.0]
 
@@ -300,12 +300,15 @@ def test_without_validation_rows_the_last_checkpoint_is_kept(tmp_path: Path) -> 
         "adapters.safetensors",
         "checkpoints",
         "router.json",
+        "training.jsonl",
+        "training.png",
     ]
 
 
 def test_validation_does_not_change_the_run(tmp_path: Path) -> None:
     config = make_recipe(tmp_path, epochs=2, lora_dropout=0.1)
     without = weights(train(config, nowhere))
+    # One row is so little that it is routed after the first epoch too.
     rows = Path(config.train).read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "valid.jsonl").write_text("".join(rows[:1]), encoding="utf-8")
     update = {"valid": str(tmp_path / "valid.jsonl"), "adapter": str(tmp_path / "with")}
@@ -340,7 +343,7 @@ def test_nothing_is_printed_but_what_the_report_prints(tmp_path: Path, capfd: py
     train(make_recipe(tmp_path, max_updates=1, adapter=str(tmp_path / "silent")), nowhere)
     assert capfd.readouterr() == ("", "")
     train(make_recipe(tmp_path, max_updates=1), lambda event: print(event["event"]))
-    assert capfd.readouterr().out.split() == ["start", "progress", "checkpoint", "note", "done"]
+    assert capfd.readouterr().out.split() == ["start", "progress", "checkpoint", "note", "plot", "done"]
 
 
 # --- what a run refuses
