@@ -22,7 +22,7 @@ FLOORS = (
     *("decoder", "loading", "fusing", "router"),
     *("metrics", "evaluation", "calibration", "rendering", "pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
-    *("patterns", "samples", "wording", "templates", "project", "harder"),
+    *("patterns", "samples", "wording", "templates", "project", "variants", "harder"),
     *("records", "leaks", "calibrating", "parity", "batches", "exponential", "attention"),
     *("loss", "optimizer", "checkpoints", "training", "budget"),
     *("bag_of_words", "baselines", "curves", "faults", "breakdown", "report", "report_text"),
