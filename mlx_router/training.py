@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from .batches import Batch, Plan, TokenRow, make_batch, token_rows
 from .calibrating import Rows, calibrate_router, check_promise, split_validation, summary
 from .catalogue import Catalogue, union
+from .caution import distractor_record, repeated, varying
 from .config import PATHS, TrainConfig
 from .data import Example, read
 from .errors import CatalogueError, TrainingError
@@ -133,6 +135,8 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report) -> Run:
         layers=config.num_layers,
     )
     shared = config.shared_prefix and _may_share(model, rows, report)
+    note = partial(_note, report)
+    numbers, again = repeated(training, config.no_tool_share, note)
     plan = Plan(
         rows,
         batch_size=config.batch_size,
@@ -140,15 +144,22 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report) -> Run:
         seed=config.seed,
         group_by_length=config.group_by_length,
         shared_prefix=shared,
+        repeated=numbers,
+        again=again,
+        vary=varying(config, training, partial(_tokens, config, model), note),
     )
     valid = _valid_batches(valid_rows, config, shared)
-    data = {"train": data_record(config.train, training)}
+    data = {"train": data_record(config.train, training), **distractor_record(config)}
     if config.valid:
         data["valid"] = data_record(config.valid, choosing)
     if config.valid and validation.calibrating:
         data["calibration"] = data_record(config.valid, validation.calibrating)
     system = _own_system(training) if config.keep_system else None
     return Run(config, model, catalogue, adapter_config, plan, valid, folder, report, data, system, validation)
+
+
+def _note(report: Report, message: str) -> None:
+    report({"event": "note", "message": message})
 
 
 def _own_system(examples: Sequence[Example]) -> str | None:
