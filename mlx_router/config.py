@@ -64,8 +64,11 @@ class TrainConfig(BaseModel):
     )
     distractors: str | None = Field(None, description="catalogue file of tools to add; without one those shipped")
 
-    train_on: list[str] | str = Field("all_linear", description="layers that get LoRA: names, or `all_linear`")
-    num_layers: int = Field(-1, ge=-1, description="how many blocks, from the last, get LoRA; -1: all")
+    fine_tune_type: Literal["lora", "dora", "full"] = Field(
+        "lora", description="what is trained: LoRA or DoRA layers (QLoRA on a 4-bit base), or the base's own weights"
+    )
+    train_on: list[str] | str = Field("all_linear", description="layers that are trained: names, or `all_linear`")
+    num_layers: int = Field(-1, ge=-1, description="how many blocks, from the last, are trained; -1: all")
     rank: int = Field(16, ge=1, description="LoRA rank")
     lora_alpha: float = Field(32.0, gt=0, description="LoRA alpha; the scale is alpha / rank")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the input of the LoRA layers")

@@ -23,11 +23,12 @@ from .data import Example, read
 from .errors import CatalogueError, TrainingError
 from .interop import load_catalogue
 from .manifest import FILE, Manifest, write_manifest
-from .model import ADAPTER_CONFIG, WEIGHTS, Model, add_lora, load_base, parameter_counts
+from .model import ADAPTER_CONFIG, WEIGHTS, Model, load_base, parameter_counts
 from .prompts import compact_json
 from .records import data_record
 from .router import Router
 from .runtime import inspect
+from .tuning import make_trainable
 
 import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)
 from mlx.utils import tree_flatten  # isort: skip
@@ -60,7 +61,7 @@ Report: TypeAlias = Callable[[Event], None]
 
 @dataclass
 class Run:
-    """What a run works on: the model with its LoRA layers, the plan of its batches, the folder it writes."""
+    """What a run works on: the model with what is trainable, the plan of its batches, the folder it writes."""
 
     config: TrainConfig
     model: Model
@@ -113,7 +114,7 @@ def train(config: TrainConfig, report: Report, *, overwrite: bool = False, resum
 
 
 def prepare_run(config: TrainConfig, folder: Path, report: Report) -> Run:
-    """Read the data, load the base, put LoRA on it and plan the batches; nothing is written."""
+    """Read the data, load the base, make trainable what is trained and plan the batches; nothing is written."""
     default = load_catalogue(config.catalogue) if config.catalogue else None
     training = read(config.train, default)
     validation = split_validation(read(config.valid, default) if config.valid else [], training)
@@ -126,16 +127,9 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report) -> Run:
     # Rows that calibrate are not learnt; what is wrong with one has to be known before the run none the less.
     _tokens(config, model, validation.calibrating)
     mx.random.seed(config.seed)
-    adapter_config = add_lora(
-        model,
-        train_on=config.train_on,
-        rank=config.rank,
-        scale=config.scale,
-        dropout=config.lora_dropout,
-        layers=config.num_layers,
-    )
-    shared = config.shared_prefix and _may_share(model, rows, report)
     note = partial(_note, report)
+    adapter_config = make_trainable(model, config, note)
+    shared = config.shared_prefix and _may_share(model, rows, report)
     numbers, again = repeated(training, config.no_tool_share, note)
     plan = Plan(
         rows,

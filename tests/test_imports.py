@@ -17,7 +17,7 @@ FLOORS = (
     *("signature", "docstrings", "declared", "interop", "parsing", "prompts"),
     *("duplicates", "grounding", "policy", "certainty"),
     *("data", "formats", "config", "tables"),
-    *("machine", "blas", "runtime", "doctor", "manifest", "model"),
+    *("machine", "blas", "runtime", "doctor", "manifest", "model", "tuning"),
     *("drafts", "confidence", "grammar", "prefixes", "ragged", "answers", "lockstep"),
     *("decoder", "loading", "fusing", "router"),
     *("metrics", "evaluation", "calibration", "rendering", "pairing", "comparison", "gates"),
@@ -30,7 +30,7 @@ FLOORS = (
 )
 # The only modules that import mlx or mlx_lm.
 ON_MLX = {"runtime", "model", "prefixes", "ragged", "answers", "lockstep", "decoder", "fusing"}
-ON_MLX |= {"exponential", "attention", "loss", "optimizer", "checkpoints", "training", "budget"}
+ON_MLX |= {"tuning", "exponential", "attention", "loss", "optimizer", "checkpoints", "training", "budget"}
 HEAVY = {"mlx", "mlx_lm", "transformers", "datasets"}
 
 
