@@ -4,8 +4,10 @@ Rows with the same catalogue begin with the same tokens. A batch of such rows ca
 suffixes, request and answer, row by row.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from random import Random
+from typing import TypeAlias
 
 import numpy as np
 
@@ -109,9 +111,7 @@ def token_rows(
     return rows
 
 
-def _problem(
-    tokens: RowTokens, max_seq_length: int | None, max_tokens: int, context_length: int | None
-) -> str | None:
+def _problem(tokens: RowTokens, max_seq_length: int | None, max_tokens: int, context_length: int | None) -> str | None:
     answer = len(tokens.tokens) - tokens.prompt_length
     if answer < 1:
         return "the loss mask has no token: there is no answer to learn"
@@ -134,11 +134,16 @@ def _token_row(tokens: RowTokens, prefix: list[int], where: str) -> TokenRow:
     return TokenRow(tuple(row[:size]), tuple(row[size:]), tokens.prompt_length - size, where)
 
 
+# Other rows for those of a batch, by a generator of its own.
+Vary: TypeAlias = Callable[[Sequence[TokenRow], Random], Sequence[TokenRow]]
+
+
 class Plan:
     """The micro-batches of every epoch, the same for the same seed.
 
-    Each epoch sees every row once. `accumulation` micro-batches make one optimizer update; the last update of an epoch
-    may have fewer, and is filled up with silenced ones, since the trainer counts micro-batches.
+    Each epoch sees every row once, and `again` rows of those in `repeated` (by number) once more, or several times
+    where there are fewer. `accumulation` micro-batches make one optimizer update; the last update of an epoch may have
+    fewer, and is filled up with silenced ones, since the trainer counts micro-batches.
     """
 
     def __init__(
@@ -150,10 +155,14 @@ class Plan:
         seed: int,
         group_by_length: bool = True,
         shared_prefix: bool = True,
+        repeated: Sequence[int] = (),
+        again: int = 0,
+        vary: Vary | None = None,
     ) -> None:
         self.rows = list(rows) if shared_prefix else [row.whole() for row in rows]
         self.batch_size, self.accumulation, self.seed = batch_size, accumulation, seed
         self.group_by_length = group_by_length
+        self.repeated, self.again, self.vary = list(repeated), again, vary
         self.micro_batches_per_epoch = len(self._compose(np.random.default_rng(0)))
 
     def __len__(self) -> int:
@@ -168,12 +177,24 @@ class Plan:
         """The groups of micro-batches of one epoch, one group an update, without the first `skip`."""
         batches = self._compose(np.random.default_rng([self.seed, number]))
         for start in range(skip * self.accumulation, len(batches), self.accumulation):
-            group = [make_batch(rows) for rows in batches[start : start + self.accumulation]]
+            chosen = enumerate(batches[start : start + self.accumulation], start=start)
+            group = [make_batch(self._varied(rows, number, at)) for at, rows in chosen]
             yield group + [group[-1].silenced()] * (self.accumulation - len(group))
+
+    def _varied(self, rows: Sequence[TokenRow], epoch: int, at: int) -> Sequence[TokenRow]:
+        return self.vary(rows, Random(f"{self.seed} {epoch} {at}")) if self.vary is not None else rows
+
+    def _order(self, random: np.random.Generator) -> list[int]:
+        """The numbers of the rows that an epoch sees, in random order."""
+        if not self.again:
+            return [int(at) for at in random.permutation(len(self.rows))]
+        times, rest = divmod(self.again, len(self.repeated))
+        more = [*self.repeated * times, *random.permutation(self.repeated)[:rest]]
+        return [int(at) for at in random.permutation([*range(len(self.rows)), *more])]
 
     def _compose(self, random: np.random.Generator) -> list[list[TokenRow]]:
         by_prefix: dict[tuple[int, ...], list[TokenRow]] = {}
-        for at in random.permutation(len(self.rows)):
+        for at in self._order(random):
             by_prefix.setdefault(self.rows[at].prefix, []).append(self.rows[at])
         batches: list[list[TokenRow]] = []
         rest: list[TokenRow] = []

@@ -1,13 +1,16 @@
 """What a training run takes, said before anything is downloaded: download size, disk, updates, and memory by a formula.
 
     weights      parameters × bytes of the dtype; packed (quantized) tensors as they are stored
-    optimizer    LoRA parameters × 16 bytes: weight, gradient and two moments in float32
-    activations  tokens × blocks × (18 × hidden + 7 × feed-forward) × bytes of the dtype
+    optimizer    LoRA parameters × 16 bytes: weight, gradient and two moments in float32; DoRA has one more parameter an
+                 output; full fine-tuning counts the weights that are trained × 3 × bytes of the dtype
+    activations  tokens × blocks × (18 × hidden + 7 × feed-forward) × bytes of the dtype; DoRA also keeps
+                 tokens × its layers' outputs × 1.25, and their weights unpacked where the base is quantized
     attention    rows × heads × tokens a row × tokens a row × blocks × 1.5 × bytes of the dtype
     logits       tokens × vocabulary × 4 bytes × 4
 
 With gradient checkpointing, activations and attention are those of one block, and hidden × tokens of every other. The
-head runs on answers only, so the logits are at most that. A batch's tokens are rows × tokens a row. The factors
+head runs on answers only, so the logits are at most that. A batch's tokens are rows × tokens a row, which are
+`max_seq_length`, or where that is auto 512 and what `add_tools` may add. The factors
 were fitted to measured peaks of small models. Attention counts on every device: MLX fuses it in routing only, not in
 training.
 """
@@ -16,12 +19,14 @@ import gzip
 import json
 import math
 import os
+import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from .caution import MOST_ADDED
 from .config import TrainConfig
 from .errors import UsageError
 from .machine import free_bytes, inspect
@@ -33,8 +38,15 @@ FLOATS = {"F64", "F32", "F16", "BF16"}
 SIZES = {"F64": 8, "F32": 4, "U32": 4, "I32": 4, "F16": 2, "BF16": 2, "U16": 2, "U8": 1, "I8": 1, "I64": 8, "U64": 8}
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 ASSUMED_ROW_TOKENS = 512
+# A tool's line in a catalogue, at a generous guess.
+TOOL_TOKENS = 32
 KEPT_HIDDEN, KEPT_FEED_FORWARD, KEPT_SCORES, KEPT_LOGITS = 18, 7, 1.5, 4
 OPTIMIZER_BYTES = 16
+FULL_COPIES = 3
+KEPT_DORA = 1.25
+
+# Name, type and dimensions.
+Tensor: TypeAlias = tuple[str, str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ class Budget:
 def estimate(config: TrainConfig) -> Budget:
     """The budget of a recipe. The hub is asked only for sizes, and only for a base that is not here yet."""
     folder = _local_folder(config.model, config.revision)
-    row_tokens = config.max_seq_length if isinstance(config.max_seq_length, int) else ASSUMED_ROW_TOKENS
+    row_tokens = _row_tokens(config)
     cache = _cache_folder()
     rows = config.train_rows or count_rows(config.train)
     epochs, updates = config.schedule(config.updates_per_epoch(rows)) if rows else (None, None)
@@ -177,6 +189,13 @@ def render_plan(plan: Mapping[int, tuple[int, int]]) -> str:
     return table(rows, left=[])
 
 
+def _row_tokens(config: TrainConfig) -> int:
+    """How many tokens a row is taken to have at most."""
+    if isinstance(config.max_seq_length, int):
+        return config.max_seq_length
+    return ASSUMED_ROW_TOKENS + (MOST_ADDED * TOOL_TOKENS if config.add_tools else 0)
+
+
 def memory_of(folder: Path, config: TrainConfig, row_tokens: int, *, gpu: bool | None = None) -> Memory | None:
     """The formula at the head of this module for the base in a folder; None where it has no weights to look at."""
     tensors = list(_tensors(folder))
@@ -193,28 +212,55 @@ def memory_of(folder: Path, config: TrainConfig, row_tokens: int, *, gpu: bool |
     whole, inputs = (1, blocks * shape["hidden_size"]) if config.grad_checkpoint else (blocks, 0)
     return Memory(
         weights=sum(math.prod(dims) * (size if kind in FLOATS else SIZES[kind]) for _, kind, dims in tensors),
-        optimizer=OPTIMIZER_BYTES * _lora_parameters(tensors, config),
-        activations=tokens * (whole * kept + inputs) * size,
+        optimizer=_optimizer_bytes(tensors, config, blocks, size),
+        activations=(tokens * (whole * kept + inputs) + _dora_values(tensors, config, shape, tokens)) * size,
         attention=int(scores * whole),
         logits=tokens * shape["vocab_size"] * 4 * KEPT_LOGITS,
     )
 
 
-def _lora_parameters(tensors: list[tuple[str, str, list[int]]], config: TrainConfig) -> int:
-    """Rank × (inputs + outputs) of every linear layer in the blocks that gets LoRA."""
-    names = [config.train_on] if isinstance(config.train_on, str) else config.train_on
+def _optimizer_bytes(tensors: list[Tensor], config: TrainConfig, blocks: int, size: int) -> int:
+    """Trained weights, gradients and moments; the base's own weights are counted already, so only the rest of these."""
+    if config.fine_tune_type == "full":
+        weights = (math.prod(dims) for _, _, dims in _trained(tensors, config, blocks))
+        return FULL_COPIES * size * sum(weights)
     total = 0
+    for _, kind, dims in _trained(tensors, config, blocks):
+        total += config.rank * (dims[0] + _inputs(kind, dims)) + (dims[0] if config.fine_tune_type == "dora" else 0)
+    return OPTIMIZER_BYTES * total
+
+
+def _dora_values(tensors: list[Tensor], config: TrainConfig, shape: dict[str, int], tokens: int) -> int:
+    """How many values DoRA's layers keep for the gradients: outputs, and weights that were packed."""
+    if config.fine_tune_type != "dora":
+        return 0
+    found = list(_trained(tensors, config, shape["num_hidden_layers"]))
+    unpacked = sum(dims[0] * _inputs(kind, dims) for _, kind, dims in found if kind not in FLOATS)
+    return int(KEPT_DORA * tokens * sum(dims[0] for _, _, dims in found)) + unpacked
+
+
+def _trained(tensors: list[Tensor], config: TrainConfig, blocks: int) -> Iterator[Tensor]:
+    """The weights that are trained, or get layers beside them: those of `train_on` in the last `num_layers` blocks."""
+    names = [config.train_on] if isinstance(config.train_on, str) else config.train_on
+    everything = names == ["all_linear"]
+    first = 0 if config.num_layers < 0 else blocks - config.num_layers
     for name, kind, dims in tensors:
         layer = name.removesuffix(".weight")
-        if ".layers." not in name or layer == name or len(dims) != 2:
+        block = re.search(r"\.layers\.(\d+)\.", name)
+        if block is None or int(block[1]) < first:
             continue
-        if names == ["all_linear"] or any(layer.endswith(f".{wanted}") for wanted in names):
-            # Packed tensors hold 8 (4-bit) inputs a word; the factor is right for 4 bits and near for others.
-            total += config.rank * (dims[0] + dims[1] * (1 if kind in FLOATS else 8))
-    return total
+        is_layer = layer != name and len(dims) == 2
+        is_named = is_layer and any(layer.endswith(f".{one}") for one in names)
+        if is_named or (everything and (is_layer or config.fine_tune_type == "full")):
+            yield name, kind, dims
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, str, list[int]]]:
+def _inputs(kind: str, dims: list[int]) -> int:
+    """A layer's inputs. Packed tensors hold 8 (4-bit) a word; the factor is right for 4 bits and near for others."""
+    return dims[1] * (1 if kind in FLOATS else 8)
+
+
+def _tensors(folder: Path) -> Iterator[Tensor]:
     """Name, type and dimensions of every tensor, from the headers of the safetensors files."""
     for file in sorted(folder.glob("model*.safetensors")):
         with file.open("rb") as stream:

@@ -49,7 +49,8 @@ class Progress:
 def run_identity(config: TrainConfig, data: Mapping[str, Any], base: Mapping[str, Any]) -> str:
     """A hash of what decides a run's weights: recipe, rows and base."""
     recipe = {name: value for name, value in config.model_dump().items() if name not in FREE}
-    paths = {name: Path(value).name for name, value in recipe.items() if name in ("model", "train", "valid") and value}
+    named = ("model", "train", "valid", "distractors")
+    paths = {name: Path(value).name for name, value in recipe.items() if name in named and value}
     hashes = {name: split["hash"] for name, split in data.items()}
     text = json.dumps([recipe | paths | {"catalogue": None}, hashes, dict(base)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

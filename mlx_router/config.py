@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from .calls import DEFAULT_MAX_TOKENS
 from .errors import ConfigError
 from .policy import Policy
 
 # Fields that name files; in a recipe file they are relative to the file, on the command line to the working directory.
-PATHS = ("model", "adapter", "catalogue", "train", "valid", "test")
+PATHS = ("model", "adapter", "catalogue", "train", "valid", "test", "distractors")
 
+CATALOGUES = ("catalogue", "distractors")
+# Fields that change the catalogue of a batch.
+CATALOGUE_CHANGES = ("remove_tools", "rename_tools", "shuffle_tools", "add_tools")
 
 # What `epochs: auto` aims at: small data are seen more often, large ones at least twice.
 AUTO_UPDATES = 600
@@ -54,8 +57,31 @@ class TrainConfig(BaseModel):
     max_seq_length: Positive | Literal["auto"] = Field("auto", description="longest row in tokens; auto: whatever fits")
     max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=8, description="longest answer in tokens, in training and routing")
 
-    train_on: list[str] | str = Field("all_linear", description="layers that get LoRA: names, or `all_linear`")
-    num_layers: int = Field(-1, ge=-1, description="how many blocks, from the last, get LoRA; -1: all")
+    no_tool_share: float | None = Field(
+        None, gt=0, lt=1, description="repeat `no_tool` rows until they are this share of what an epoch sees"
+    )
+    remove_tools: float = Field(
+        0.0, ge=0, lt=1, description="chance of a tool to be left out of a batch; rows that call it become `no_tool`"
+    )
+    rename_tools: float = Field(
+        0.0, ge=0, le=1, description="share of the batches in which tools and parameters have other names"
+    )
+    shuffle_tools: float = Field(
+        0.0, ge=0, le=1, description="share of the batches in which the tools stand in another order"
+    )
+    add_tools: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the batches in which one to eight other tools stand among the catalogue's",
+    )
+    distractors: str | None = Field(None, description="catalogue file of tools to add; without one those shipped")
+
+    fine_tune_type: Literal["lora", "dora", "full"] = Field(
+        "lora", description="what is trained: LoRA or DoRA layers (QLoRA on a 4-bit base), or the base's own weights"
+    )
+    train_on: list[str] | str = Field("all_linear", description="layers that are trained: names, or `all_linear`")
+    num_layers: int = Field(-1, ge=-1, description="how many blocks, from the last, are trained; -1: all")
     rank: int = Field(16, ge=1, description="LoRA rank")
     lora_alpha: float = Field(32.0, gt=0, description="LoRA alpha; the scale is alpha / rank")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the input of the LoRA layers")
@@ -98,6 +124,13 @@ class TrainConfig(BaseModel):
         if not isinstance(values, Mapping):
             return values
         return {name: _number(value) if _wants_number(cls, name) else value for name, value in values.items()}
+
+    @field_validator(*CATALOGUE_CHANGES)
+    @classmethod
+    def _kept_text_shows_its_own_tools(cls, value: float, found: ValidationInfo) -> float:
+        if value and found.data.get("keep_system"):
+            raise ValueError("not with keep_system, which trains on the text of the rows, tools included")
+        return value
 
     def updates_per_epoch(self, rows: int) -> int:
         """Optimizer updates of one pass over so many rows."""
@@ -191,14 +224,14 @@ def _beside(folder: Path, field: str, value: str) -> str:
     if value.startswith("~"):
         return str(Path(value).expanduser())
     # What follows is a module's attribute, or a dataset's split.
-    name, mark, rest = value.partition(":" if field == "catalogue" else "#")
+    name, mark, rest = value.partition(":" if field in CATALOGUES else "#")
     return f"{folder / name}{mark}{rest}" if _is_path(folder, field, name) else value
 
 
 def _is_path(folder: Path, field: str, name: str) -> bool:
     if field in ("model", "adapter"):
         return field == "adapter" or name.startswith(".")
-    if field == "catalogue":
+    if field in CATALOGUES:
         return "/" in name or name.endswith((".json", ".py")) or (folder / name).is_file()
     # A dataset on the hub is called owner/name.
     is_file = name.startswith(".") or "/" not in name or name.endswith((".jsonl", ".jsonl.gz", ".json"))

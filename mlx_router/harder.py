@@ -5,16 +5,17 @@ as a negation of what is no command, is left out of it, so a slice is compared w
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 from typing import Any, TypeAlias
 
 from .calls import NO_TOOL, NoTool, Target, ToolCall
-from .catalogue import Catalogue, Tool
+from .catalogue import Catalogue
 from .data import Example
 from .signature import parse_signatures
+from .variants import NO_MATCH, name_words, unchanged
 from .wording import VERBS
 
 Change: TypeAlias = Callable[[Example, Random], Example | None]
@@ -79,24 +80,17 @@ def _targets(example: Example, change: Callable[[Target], Target]) -> Example:
 
 def _tool_removed(example: Example, rng: Random) -> Example | None:
     gold = example.target.tool
-    others = tuple(tool for tool in example.catalogue if tool.name != gold)
-    if gold == NO_TOOL or not others or any(target.tool not in (gold, NO_TOOL) for target in example.alternatives):
+    if gold == NO_TOOL or len(example.catalogue) < 2:
         return None
-    catalogue = replace(example.catalogue, tools=others)
-    return replace(example, catalogue=catalogue, target=NoTool(reason="no_matching_tool"), alternatives=())
+    if any(target.tool not in (gold, NO_TOOL) for target in example.alternatives):
+        return None
+    return replace(unchanged(example.catalogue).without({gold}).example(example), target=NO_MATCH, alternatives=())
 
 
 def _tools_renamed(example: Example, rng: Random) -> Example | None:
     if any(not tool.description for tool in example.catalogue):
         return None
-    names = _made_up_names(example.catalogue)
-    tools = tuple(replace(tool, name=names[tool.name]) for tool in example.catalogue)
-
-    def renamed(target: Target) -> Target:
-        return ToolCall(tool=names[target.tool], arguments=target.arguments) if isinstance(target, ToolCall) else target
-
-    changed = _targets(example, renamed)
-    return replace(changed, catalogue=replace(example.catalogue, tools=tools))
+    return unchanged(example.catalogue).renamed(_made_up_names(example.catalogue), {}).example(example)
 
 
 def _made_up_names(catalogue: Catalogue) -> dict[str, str]:
@@ -111,24 +105,13 @@ def _made_up_names(catalogue: Catalogue) -> dict[str, str]:
 
 def _names_restyled(example: Example, rng: Random) -> Example | None:
     """snake_case becomes camelCase, and camelCase becomes snake_case, in tools and parameters."""
-    tools, parameters = {}, {}
-    for tool in example.catalogue:
-        tools[tool.name] = _restyled(tool.name)
-        parameters[tool.name] = {name: _restyled(name) for name in tool.properties}
-        if len(set(parameters[tool.name].values())) < len(parameters[tool.name]):
-            return None
+    tools = {tool.name: _restyled(tool.name) for tool in example.catalogue}
+    parameters = {name: _restyled(name) for tool in example.catalogue for name in tool.properties}
+    if any(len({parameters[name] for name in tool.properties}) < len(tool.properties) for tool in example.catalogue):
+        return None
     if len(set(tools.values())) < len(tools) or all(old == new for old, new in tools.items()):
         return None
-
-    def restyled(target: Target) -> Target:
-        if not isinstance(target, ToolCall):
-            return target
-        names = parameters[target.tool]
-        arguments = {names.get(name, name): value for name, value in target.arguments.items()}
-        return ToolCall(tool=tools[target.tool], arguments=arguments)
-
-    changed = tuple(_restyled_tool(tool, tools, parameters[tool.name]) for tool in example.catalogue)
-    return replace(_targets(example, restyled), catalogue=replace(example.catalogue, tools=changed))
+    return unchanged(example.catalogue).renamed(tools, parameters).example(example)
 
 
 def _restyled(name: str) -> str:
@@ -138,29 +121,18 @@ def _restyled(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda match: "_" + match[1].lower(), name[:1].lower() + name[1:])
 
 
-def _restyled_tool(tool: Tool, tools: Mapping[str, str], names: Mapping[str, str]) -> Tool:
-    schema: dict[str, Any] = dict(tool.parameters)
-    schema["properties"] = {names[name]: child for name, child in tool.properties.items()}
-    if "required" in schema:
-        schema["required"] = [names.get(name, name) for name in schema["required"]]
-    return Tool(tools[tool.name], tool.description, schema)
-
-
 def _order_shuffled(example: Example, rng: Random) -> Example | None:
-    tools = list(example.catalogue)
-    if len(tools) < 2:
+    if len(example.catalogue) < 2:
         return None
     # One order for all rows of a catalogue, so that it is read once.
-    Random(example.catalogue.hash).shuffle(tools)
-    return replace(example, catalogue=replace(example.catalogue, tools=tuple(tools)))
+    return unchanged(example.catalogue).reordered(Random(example.catalogue.hash)).example(example)
 
 
 def _distractors_added(example: Example, rng: Random) -> Example | None:
-    own = _words(" ".join(tool.name for tool in example.catalogue))
-    others = [tool for tool in _other_tools() if not _words(tool.name) & own][:DISTRACTORS]
-    tools = [*example.catalogue, *others]
-    Random(example.catalogue.hash).shuffle(tools)
-    return replace(example, catalogue=replace(example.catalogue, tools=tuple(tools)))
+    own = name_words(" ".join(tool.name for tool in example.catalogue))
+    others = [tool for tool in _other_tools() if not name_words(tool.name) & own][:DISTRACTORS]
+    joined = unchanged(example.catalogue).joined_by(others)
+    return joined.reordered(Random(example.catalogue.hash)).example(example)
 
 
 @cache
@@ -168,10 +140,6 @@ def _other_tools() -> Catalogue:
     found = parse_signatures(OTHER_TOOLS)
     assert found is not None
     return found
-
-
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower()))
 
 
 def _lower_case(example: Example, rng: Random) -> Example | None:

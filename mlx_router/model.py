@@ -22,6 +22,7 @@ BACKEND = prepare()
 import mlx.core as mx  # noqa: E402  (the BLAS has to be in place first)
 import mlx.nn as nn  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear  # noqa: E402
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters  # noqa: E402
 from mlx_lm.utils import load_model, load_tokenizer  # noqa: E402
 
@@ -30,6 +31,8 @@ WEIGHTS = "adapters.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 # Files of a base that mlx-lm may need.
 PATTERNS = ["*.json", "model*.safetensors", "*.py", "tokenizer.model", "*.tiktoken", "*.txt", "*.jinja"]
+# Mixtures of experts have one such layer for all experts.
+LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
 ADAPTER_TENSORS = ("lora_a", "lora_b", "m")
 HASHED_BYTES = 64 * 1024 * 1024
 ONE_THREAD_BELOW = 30_000_000
@@ -178,7 +181,7 @@ def lora_keys(network: Any, train_on: Sequence[str] | str) -> list[str]:
     linear: dict[str, None] = {}
     for layer in network.layers:
         for name, module in layer.named_modules():
-            if isinstance(module, nn.Linear | nn.QuantizedLinear) or hasattr(module, "to_lora"):
+            if isinstance(module, LINEAR) or hasattr(module, "to_lora"):
                 linear[name] = None
     names = [train_on] if isinstance(train_on, str) else list(train_on)
     if names == ["all_linear"]:
@@ -193,23 +196,43 @@ def lora_keys(network: Any, train_on: Sequence[str] | str) -> list[str]:
     return keys
 
 
-def add_lora(
-    model: Model, *, train_on: Sequence[str] | str, rank: int, scale: float, dropout: float, layers: int
-) -> dict[str, Any]:
-    """Freeze the base, put LoRA layers on it, and return the adapter configuration that mlx-lm reads."""
-    network = model.network
+def trained_blocks(network: Any, layers: int) -> list[Any]:
+    """The last blocks of a network, all of them for a negative number. Raises `ModelError` for none."""
     count = len(network.layers) if layers < 0 else min(layers, len(network.layers))
     if count == 0:
         # mlx-lm would take 0 for all of them.
         raise ModelError("nothing would be trained: num_layers is 0", hint="-1 stands for all layers")
+    return list(network.layers[-count:])
+
+
+def add_lora(
+    model: Model,
+    *,
+    train_on: Sequence[str] | str,
+    rank: int,
+    scale: float,
+    dropout: float,
+    layers: int,
+    dora: bool = False,
+) -> dict[str, Any]:
+    """Freeze the base, put LoRA or DoRA layers on it, and return the adapter configuration that mlx-lm reads."""
+    network = model.network
+    count = len(trained_blocks(network, layers))
     parameters = {"rank": rank, "scale": scale, "dropout": dropout, "keys": lora_keys(network, train_on)}
     network.freeze()
-    linear_to_lora_layers(network, count, parameters)
+    try:
+        linear_to_lora_layers(network, count, parameters, use_dora=dora)
+    except ValueError as error:
+        raise ModelError(
+            f"{model.name} can't be trained so: {error}",
+            hint="name other layers in train_on, or set fine_tune_type: lora",
+        ) from error
     trainable = dict(tree_flatten(network.trainable_parameters()))
     if not trainable:
         raise ModelError("nothing would be trained: no tensor is trainable", hint="check train_on and num_layers")
     mx.eval(network.parameters())
-    return {"fine_tune_type": "lora", "model": model.name, "num_layers": count, "lora_parameters": parameters}
+    kind = "dora" if dora else "lora"
+    return {"fine_tune_type": kind, "model": model.name, "num_layers": count, "lora_parameters": parameters}
 
 
 def load_adapter(model: Model, folder: Path) -> None:
@@ -233,6 +256,10 @@ def _check_whole(network: Any, folder: Path) -> None:
     missing = sorted(wanted - found)
     if missing:
         raise ModelError(f"the adapter in {folder} lacks {len(missing)} tensor(s): {', '.join(missing[:3])} …")
+    # Weights of the base itself leave no trace in the network; their number was written down.
+    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    if len(found) < int(config.get("tensors", 0)):
+        raise ModelError(f"the adapter in {folder} has {len(found)} of its {config['tensors']} tensors")
 
 
 def parameter_counts(network: Any) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,13 +21,15 @@ from .batches import Batch, Plan, TokenRow, make_batch, token_rows
 from .calibrating import Rows, calibrate_router, check_promise, split_validation, summary
 from .calls import NO_TOOL
 from .catalogue import Catalogue, union
+from .caution import distractor_record, repeated, varying
 from .choosing import METRICS, chosen_by, is_due, rank, route_sample, sample
 from .config import PATHS, TrainConfig
 from .data import Example, read, with_shortlist
 from .errors import CatalogueError, ConfigError, TrainingError
+from .fine_tuning import make_trainable
 from .interop import load_catalogue
 from .manifest import FILE, Manifest, write_manifest
-from .model import ADAPTER_CONFIG, WEIGHTS, Model, add_lora, load_base, parameter_counts
+from .model import ADAPTER_CONFIG, WEIGHTS, Model, load_base, parameter_counts
 from .prompts import compact_json
 from .ranks import ALONE, Ranks, join, own_folder, send_files, together
 from .records import data_record
@@ -64,7 +66,7 @@ Report: TypeAlias = Callable[[Event], None]
 
 @dataclass
 class Run:
-    """What a run works on: the model with its LoRA layers, the plan of its batches, the folder it writes."""
+    """What a run works on: the model with what is trainable, the plan of its batches, the folder it writes."""
 
     config: TrainConfig
     model: Model
@@ -165,7 +167,7 @@ def _unheard(event: Event) -> None:
 
 
 def prepare_run(config: TrainConfig, folder: Path, report: Report, ranks: Ranks = ALONE) -> Run:
-    """Read the data, load the base, put LoRA on it and plan the batches; nothing is written."""
+    """Read the data, load the base, make trainable what is trained and plan the batches; nothing is written."""
     if config.shortlist is not None and config.keep_system:
         raise ConfigError("shortlist and keep_system do not go together: a system text that is kept can't be cut")
     default = load_catalogue(config.catalogue) if config.catalogue else None
@@ -182,20 +184,15 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report, ranks: Ranks 
     # Rows that calibrate are not learnt; what is wrong with one has to be known before the run none the less.
     _tokens(config, model, rows.calibrating)
     mx.random.seed(config.seed)
-    adapter_config = add_lora(
-        model,
-        train_on=config.train_on,
-        rank=config.rank,
-        scale=config.scale,
-        dropout=config.lora_dropout,
-        layers=config.num_layers,
-    )
+    note = partial(_note, report)
+    adapter_config = make_trainable(model, config, note)
     # Machines may round differently; batches have to be the same on all.
     shared = config.shared_prefix and config.shortlist is None
     shared = shared and not ranks.any(not _may_share(model, train_rows, _loss(config), report))
     if config.shared_prefix and config.shortlist is not None:
         message = "training on whole rows: with a shortlist each has a catalogue of its own, and hardly two begin alike"
         report({"event": "note", "message": message})
+    numbers, again = repeated(training, config.no_tool_share, note)
     plan = Plan(
         train_rows,
         batch_size=config.batch_size,
@@ -203,9 +200,12 @@ def prepare_run(config: TrainConfig, folder: Path, report: Report, ranks: Ranks 
         seed=config.seed,
         group_by_length=config.group_by_length,
         shared_prefix=shared,
+        repeated=numbers,
+        again=again,
+        vary=varying(config, training, partial(_tokens, config, model), note),
     )
     valid = _valid_batches(valid_rows, config, shared)
-    data = {"train": data_record(config.train, training)}
+    data = {"train": data_record(config.train, training), **distractor_record(config)}
     if config.valid:
         data["valid"] = data_record(config.valid, choosing)
     if config.valid and rows.calibrating:
@@ -225,6 +225,10 @@ def _check_choice(config: TrainConfig, routed: Sequence[Example]) -> None:
             f"best_by: {config.best_by}, but none of the {len(routed)} validation rows to be routed wants no_tool",
             hint="add such rows to the validation rows, raise valid_rows, or choose by exact_match",
         )
+
+
+def _note(report: Report, message: str) -> None:
+    report({"event": "note", "message": message})
 
 
 def _own_system(examples: Sequence[Example]) -> str | None:

@@ -33,6 +33,36 @@ def test_the_parts_of_the_embedded_base_by_hand() -> None:
     assert halved is not None and halved.attention == found.attention / 2
 
 
+def test_what_is_trained_decides_the_optimizers_part(tmp_path: Path) -> None:
+    """A random base of hidden size 64, feed-forward 128, 4 heads and 2 key-value heads of size 32, 2 blocks."""
+    folder = make_model(tmp_path / "model")
+
+    def found(**fields: object) -> Memory:
+        memory = memory_of(folder, recipe(str(folder), batch_size=2, **fields), 100, gpu=False)
+        assert memory is not None
+        return memory
+
+    q_proj = {"train_on": ["q_proj"], "rank": 4}
+    assert found(**q_proj).optimizer == 16 * 4 * (64 + 128) * 2
+    assert found(**q_proj, num_layers=1).optimizer == 16 * 4 * (64 + 128)
+    assert found(**q_proj, fine_tune_type="dora").optimizer == 16 * (4 * (64 + 128) + 128) * 2
+    dora = found(**q_proj, fine_tune_type="dora").activations - found(**q_proj).activations
+    assert dora == 200 * 128 * 2 * 1.25 * 4
+    assert found(train_on=["q_proj"], fine_tune_type="full").optimizer == 3 * 4 * (64 * 128) * 2
+    linear, norms = 2 * 64 * 128 + 2 * 64 * 64 + 3 * 64 * 128, 2 * 64 + 2 * 32
+    assert found(fine_tune_type="full").optimizer == 3 * 4 * (linear + norms) * 2
+    packed = make_model(tmp_path / "packed", bits=4)
+    config = recipe(str(packed), train_on=["q_proj"], fine_tune_type="dora", batch_size=2)
+    memory = memory_of(packed, config, 100, gpu=False)
+    assert memory is not None
+    assert memory.activations - found(train_on=["q_proj"]).activations == dora + 64 * 128 * 2 * 4
+
+
+def test_tools_that_are_added_make_rows_longer() -> None:
+    assert estimate(recipe("tiny", add_tools=0.5)).row_tokens == estimate(recipe("tiny")).row_tokens + 8 * 32
+    assert estimate(recipe("tiny", add_tools=0.5, max_seq_length=300)).row_tokens == 300
+
+
 def test_nothing_is_downloaded_for_a_base_that_is_here(tmp_path: Path) -> None:
     assert estimate(recipe("tiny")).download_bytes == 0
     assert estimate(recipe(str(make_model(tmp_path / "model", "llama")))).download_bytes == 0
@@ -68,8 +98,8 @@ def test_gradient_checkpointing_needs_less_for_activations_and_attention_only() 
     assert (less.weights, less.optimizer, less.logits) == (whole.weights, whole.optimizer, whole.logits)
 
 
-@pytest.mark.parametrize(("rows", "tokens"), [(8, 256), (4, 512)])
-def test_the_estimate_is_not_below_a_step_nor_far_above_it(rows: int, tokens: int) -> None:
+@pytest.mark.parametrize(("rows", "tokens", "kind"), [(8, 256, "lora"), (4, 512, "lora"), (4, 256, "dora")])
+def test_the_estimate_is_not_below_a_step_nor_far_above_it(rows: int, tokens: int, kind: str) -> None:
     """One step of loss and gradients on whole rows of the embedded base."""
     import mlx.core as mx
     import mlx.nn as nn
@@ -77,11 +107,12 @@ def test_the_estimate_is_not_below_a_step_nor_far_above_it(rows: int, tokens: in
 
     from mlx_router.batches import Batch
     from mlx_router.loss import answer_loss, arrays
-    from mlx_router.model import add_lora, load_base
+    from mlx_router.model import load_base
+    from mlx_router.fine_tuning import make_trainable
 
-    config = recipe("tiny", batch_size=rows)
+    config = recipe("tiny", batch_size=rows, fine_tune_type=kind)
     model = load_base("tiny")
-    add_lora(model, train_on="all_linear", rank=16, scale=2.0, dropout=0.0, layers=-1)
+    make_trainable(model, config, lambda message: None)
     suffix = np.full((rows, tokens + 1), 5, np.int32)
     batch = Batch(np.zeros(0, np.int32), suffix, np.array([[tokens - 20, tokens]] * rows, np.int32), ("",) * rows)
     mx.clear_cache()

@@ -17,23 +17,24 @@ FLOORS = (
     *("signature", "docstrings", "declared", "interop", "parsing", "prompts"),
     *("duplicates", "grounding", "policy", "certainty"),
     *("data", "formats", "config", "tables"),
-    *("machine", "blas", "runtime", "ranks", "doctor", "manifest", "model"),
+    *("machine", "blas", "runtime", "ranks", "doctor", "manifest", "model", "fine_tuning"),
     *("drafts", "confidence", "grammar", "heads", "prefixes", "ragged", "answers", "lockstep"),
     *("decoder", "draft_lengths", "loading", "fusing", "router"),
     *("limits", "tuning", "peers", "races", "fresh", "bench"),
     *("metrics", "resampling", "trends", "evaluation", "calibration", "rendering", "judging", "thresholds"),
     *("pairing", "comparison", "gates"),
     *("splits", "findings", "repeats", "rules", "checks"),
-    *("patterns", "samples", "wording", "templates", "project", "harder"),
+    *("patterns", "samples", "wording", "templates", "project", "variants", "distractors", "harder"),
     *("plots", "history", "choosing"),
-    *("records", "leaks", "calibrating", "parity", "batches", "exponential", "attention", "recompute"),
-    *("loss", "optimizer", "checkpoints", "training", "budget", "learning_curve"),
+    *("records", "leaks", "calibrating", "parity", "batches", "caution"),
+    *("exponential", "attention", "recompute", "loss", "optimizer", "checkpoints"),
+    *("training", "budget", "learning_curve"),
     *("bag_of_words", "baselines", "curves", "faults", "breakdown", "report", "report_text"),
     *("charts", "markup", "matrix", "cards", "page", "server"),
 )
 # The only modules that import mlx or mlx_lm.
 ON_MLX = {"runtime", "ranks", "model", "heads", "prefixes", "ragged", "answers", "lockstep", "decoder", "fusing"}
-ON_MLX |= {"limits", "peers"}
+ON_MLX |= {"fine_tuning", "limits", "peers"}
 ON_MLX |= {"exponential", "attention", "recompute", "loss", "optimizer", "checkpoints", "training", "budget"}
 HEAVY = {"mlx", "mlx_lm", "transformers", "datasets"}
 
