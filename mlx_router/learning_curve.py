@@ -24,11 +24,12 @@ from .evaluation import Evaluation, Scored, evaluate, read_predictions, write_pr
 from .interop import load_catalogue
 from .manifest import FILE as MANIFEST
 from .pairing import pair_up
+from .preparing import Event, Report
 from .records import data_record
 from .rendering import rate
 from .router import Router
 from .tables import table
-from .training import Event, Report, train
+from .training import train
 from .trends import LEAST_POINTS, PowerLaw, fit_power_law
 
 RESULT = "curve.json"

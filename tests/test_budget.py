@@ -106,9 +106,9 @@ def test_the_estimate_is_not_below_a_step_nor_far_above_it(rows: int, tokens: in
     import numpy as np
 
     from mlx_router.batches import Batch
+    from mlx_router.fine_tuning import make_trainable
     from mlx_router.loss import answer_loss, arrays
     from mlx_router.model import load_base
-    from mlx_router.fine_tuning import make_trainable
 
     config = recipe("tiny", batch_size=rows, fine_tune_type=kind)
     model = load_base("tiny")

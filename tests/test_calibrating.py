@@ -21,9 +21,10 @@ from mlx_router.evaluation import evaluate
 from mlx_router.interop import load_catalogue
 from mlx_router.manifest import Base, Manifest, read_manifest, write_manifest
 from mlx_router.policy import Policy
+from mlx_router.preparing import prepare_run
 from mlx_router.records import data_record
 from mlx_router.router import Router
-from mlx_router.training import prepare_run, train
+from mlx_router.training import train
 
 CALL = {"tool": "escalate", "arguments": {"reason": "angry"}}
 NO_TOOL = {"tool": "no_tool", "reason": "chitchat"}

@@ -28,8 +28,9 @@ from mlx_router.interop import load_catalogue
 from mlx_router.leaks import find_leaks
 from mlx_router.model import BACKEND
 from mlx_router.parsing import parse
+from mlx_router.preparing import Run, prepare_run
 from mlx_router.signature import parse_signatures
-from mlx_router.training import Run, prepare_run, train
+from mlx_router.training import train
 from mlx_router.variants import name_words
 
 import mlx.core as mx  # isort: skip  (training has put the BLAS in place)

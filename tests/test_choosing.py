@@ -9,7 +9,7 @@ import pytest
 from conftest import ScriptedDecoder, known_rows, write_rows
 from tiny_models import GREETINGS, make_recipe
 
-from mlx_router import Router, calibrating, calibration, history, training
+from mlx_router import Router, calibrating, calibration, history, training, watching
 from mlx_router.catalogue import Catalogue
 from mlx_router.choosing import chosen_by, is_due, rank, route_sample, sample
 from mlx_router.config import TrainConfig
@@ -17,7 +17,8 @@ from mlx_router.data import Example, read
 from mlx_router.errors import TrainingError
 from mlx_router.manifest import read_manifest
 from mlx_router.model import BACKEND
-from mlx_router.training import prepare_run, train
+from mlx_router.preparing import prepare_run
+from mlx_router.training import train
 
 import mlx.core as mx  # isort: skip  (training has put the BLAS in place)
 
@@ -101,8 +102,8 @@ def recipe(folder: Path, **fields: Any) -> TrainConfig:
 def told(monkeypatch: pytest.MonkeyPatch, *exact: float, first: int = 1) -> None:
     """Validation says these, one after the other; its losses rise from `first`."""
     found, losses = iter(exact), iter(range(first, 99))
-    monkeypatch.setattr(training, "route_sample", lambda router, rows, ranks: figures(next(found), 0.1))
-    monkeypatch.setattr(training, "mean_loss", lambda network, batches, ranks: float(next(losses)))
+    monkeypatch.setattr(watching, "route_sample", lambda router, rows, ranks: figures(next(found), 0.1))
+    monkeypatch.setattr(watching, "mean_loss", lambda network, batches, ranks: float(next(losses)))
 
 
 def kept(folder: Path) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny_models import FAMILIES, break_cache, make_model, make_recipe
 
-from mlx_router import Router, model, training
+from mlx_router import Router, model, preparing, training
 from mlx_router.batches import make_batch, token_rows
 from mlx_router.config import TrainConfig
 from mlx_router.data import read
@@ -164,7 +164,7 @@ def test_such_a_network_trains_on_whole_rows_and_says_so(tmp_path: Path, monkeyp
         break_cache(base.network)
         return base
 
-    monkeypatch.setattr(training, "load_base", load_broken)
+    monkeypatch.setattr(preparing, "load_base", load_broken)
     found = run(make_recipe(tmp_path, "qwen3", max_updates=1))
     assert "whole rows" in found.event("note")[0]["message"]
     assert not found.event("start")[0]["shared_prefix"]

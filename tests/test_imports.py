@@ -28,14 +28,15 @@ FLOORS = (
     *("plots", "history", "choosing"),
     *("records", "leaks", "calibrating", "parity", "batches", "caution"),
     *("exponential", "attention", "recompute", "loss", "optimizer", "checkpoints"),
-    *("training", "budget", "learning_curve"),
+    *("preparing", "watching", "training", "budget", "learning_curve"),
     *("bag_of_words", "baselines", "curves", "faults", "breakdown", "report", "report_text"),
     *("charts", "markup", "matrix", "cards", "page", "server"),
 )
 # The only modules that import mlx or mlx_lm.
 ON_MLX = {"runtime", "ranks", "model", "heads", "prefixes", "ragged", "answers", "lockstep", "decoder", "fusing"}
 ON_MLX |= {"fine_tuning", "limits", "peers"}
-ON_MLX |= {"exponential", "attention", "recompute", "loss", "optimizer", "checkpoints", "training", "budget"}
+ON_MLX |= {"exponential", "attention", "recompute", "loss", "optimizer", "checkpoints"}
+ON_MLX |= {"preparing", "watching", "training", "budget"}
 HEAVY = {"mlx", "mlx_lm", "transformers", "datasets"}
 
 

@@ -20,8 +20,8 @@ from mlx_router.data import Example, read
 from mlx_router.errors import DataError, TrainingError, UsageError
 from mlx_router.evaluation import Scored
 from mlx_router.learning_curve import Point, curve_folder, learning_curve, render, summarize
+from mlx_router.preparing import prepare_run
 from mlx_router.splits import first_rows
-from mlx_router.training import prepare_run
 from mlx_router.trends import chi_square_tail, fit_power_law
 
 # --- subsets

@@ -35,11 +35,12 @@ needs_ring = pytest.mark.skipif(
 PROGRAM = """
 import json, os, signal, sys
 from pathlib import Path
-from mlx_router import Router, training
+from mlx_router import Router, training, watching
 from mlx_router.config import TrainConfig
 from mlx_router.data import read
 from mlx_router.errors import RouterError
 from mlx_router.evaluation import evaluate
+from mlx_router.interop import load_catalogue
 from mlx_router.ranks import join
 import mlx.core as mx
 
@@ -57,7 +58,7 @@ def interrupt(event):
 
 found = {"size": ranks.size, "events": []}
 training.train(recipe("plain"), found["events"].append)
-rows = read(recipe("plain").train, None if ranks.size == 0 else training.load_catalogue(recipe("plain").catalogue))
+rows = read(recipe("plain").train, None if ranks.size == 0 else load_catalogue(recipe("plain").catalogue))
 router = Router.load(TrainConfig.model_validate_json((folder / "plain.json").read_text(encoding="utf-8")).adapter)
 found["outputs"] = [one.output for one in evaluate(router, rows, ranks=ranks)]
 training.train(recipe("dropout"), training._unheard)
@@ -71,7 +72,7 @@ try:
 except RouterError as error:
     found["disagree"] = error.message
 if not ranks.first:
-    training.mean_loss = lambda *_: os._exit(9)
+    watching.mean_loss = lambda *_: os._exit(9)
 try:
     training.train(recipe("dies"), training._unheard)
 except RouterError as error:
@@ -153,7 +154,7 @@ def test_two_processes_make_what_one_makes(tmp_path: Path) -> None:
     ours, theirs = weights(config.adapter), weights(plain.adapter)
     largest = max(float(np.abs(one).max()) for one in ours.values())
     assert max(float(np.abs(ours[name] - theirs[name]).max()) for name in ours) < 1e-3 * largest
-    from mlx_router.training import load_catalogue
+    from mlx_router.interop import load_catalogue
 
     examples = read(config.train, load_catalogue(str(config.catalogue)))
     assert found["outputs"] == [one.output for one in evaluate(Router.load(plain.adapter), examples)]

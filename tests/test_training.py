@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from tiny_models import break_cache, make_model, make_recipe
 
-from mlx_router import Router, training
+from mlx_router import Router, preparing, watching
 from mlx_router.batches import Plan, TokenRow, make_batch
 from mlx_router.config import TrainConfig
 from mlx_router.errors import ModelError, RequestError, TrainingError
 from mlx_router.loss import answer_loss, arrays
 from mlx_router.model import BACKEND
 from mlx_router.optimizer import ClippedAdamW, learning_rates
-from mlx_router.training import prepare_run, train
+from mlx_router.preparing import prepare_run
+from mlx_router.training import train
 
 import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)
 import mlx.nn as nn  # isort: skip
@@ -277,7 +278,7 @@ def test_the_checkpoint_with_the_lowest_validation_loss_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([3.0, 1.0, 2.0])
-    monkeypatch.setattr(training, "mean_loss", lambda network, batches, ranks: next(losses))
+    monkeypatch.setattr(watching, "mean_loss", lambda network, batches, ranks: next(losses))
     events: list[dict[str, Any]] = []
     config = make_recipe(tmp_path, epochs=3, best_by="loss", valid_rows=0)
     folder = train(config.model_copy(update={"valid": config.train}), events.append)
@@ -329,10 +330,10 @@ def test_the_rate_counts_training_time_only(tmp_path: Path, monkeypatch: pytest.
     def slow_save(*_: Any) -> None:
         clock[0] += 100.0
 
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(training, "arrays", seconds_pass)
-    save = training._save_weights
-    monkeypatch.setattr(training, "_save_weights", lambda *given: (slow_save(), save(*given))[1])
+    monkeypatch.setattr(watching, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(watching, "arrays", seconds_pass)
+    save = watching._save_weights
+    monkeypatch.setattr(watching, "_save_weights", lambda *given: (slow_save(), save(*given))[1])
     config = make_recipe(tmp_path, batch_size=6, epochs=3, log_every=3)
     train(config, events.append)
     first = next(event for event in events if event["event"] == "progress")
@@ -449,14 +450,14 @@ def test_an_interrupted_run_leaves_no_finished_adapter(tmp_path: Path) -> None:
 def test_a_network_that_mishandles_its_cache_learns_as_with_whole_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_base = training.load_base
+    load_base = preparing.load_base
 
     def load_broken(*arguments: Any, **options: Any) -> Any:
         base = load_base(*arguments, **options)
         break_cache(base.network)
         return base
 
-    monkeypatch.setattr(training, "load_base", load_broken)
+    monkeypatch.setattr(preparing, "load_base", load_broken)
     fallen_back = weights(train(make_recipe(tmp_path, epochs=1), nowhere))
     whole = make_recipe(tmp_path, epochs=1, shared_prefix=False, adapter=str(tmp_path / "whole"))
     assert largest_difference(fallen_back, weights(train(whole, nowhere))) == 0
