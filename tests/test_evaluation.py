@@ -273,22 +273,19 @@ def test_constrained_numbers_stand_beside_the_default_modes(
     assert "constrained" not in run("eval", "adapter", "--data", data, "--json").json
 
 
-def test_only_the_first_rows_give_the_latency_and_batches_none(
-    tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_first_rows_give_the_latency_and_batches_none(tmp_path: Path, catalogue: Catalogue) -> None:
     class Batching(ScriptedDecoder):
         def decode_many(self, prompts, max_tokens, progress=None):  # type: ignore[no-untyped-def]
             found = [self.decode(one.messages, max_tokens) for one in prompts]
             progress(len(found))
             return [replace(one, timings=Timings(900.0, 1.0, 1.0, 1, 1, 1, 1, batch_size=3)) for one in found]
 
-    monkeypatch.setattr("mlx_router.evaluation.LATENCY_ROWS", 2)
     call = Generation(json.dumps(track("A")), timings=Timings(5.0, 1.0, 1.0, 1, 1, 1, 1))
     decoder = Batching({f"r{number}": call for number in range(5)})
     rows = [{"request": request, "target": track("A")} for request in decoder.answers]
     examples = read(write_rows(tmp_path / "test.jsonl", rows), catalogue)
     done: list[int] = []
-    scored = evaluate(Router(decoder, catalogue), examples, done.append)
+    scored = evaluate(Router(decoder, catalogue), examples, done.append, alone=2)
 
     assert [one.latency_ms for one in scored] == [5.0, 5.0, None, None, None]
     assert all(one.row.right for one in scored)
