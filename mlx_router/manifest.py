@@ -1,13 +1,16 @@
 """`router.json`: what an adapter folder says of itself. It is written last: where it stands, the folder is whole."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .catalogue import Catalogue
-from .errors import CatalogueError, ModelError
+from .certainty import Certainty, read_calibration
+from .errors import CatalogueError, ModelError, UsageError
+from .policy import Policy, as_policy
 from .prompts import Style
 
 FILE = "router.json"
@@ -126,3 +129,24 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     aside = folder / f"{FILE}.part"
     aside.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     aside.replace(folder / FILE)
+
+
+def read_certainty(
+    manifest: Manifest, policy: Policy | Mapping[str, Any] | None = None, folder: Path | None = None
+) -> Certainty | None:
+    """How a manifest says to judge calls, under its own policy or this one; None where it has neither.
+
+    A recipe's policy holds even where nothing could be calibrated: no call is acted on then. Asking for one here raises
+    `UsageError`.
+    """
+    wanted = as_policy(policy)
+    if manifest.calibration is None:
+        if wanted is None:
+            own = as_policy(manifest.config.get("policy"))
+            return None if own is None else Certainty(None, own)
+        raise UsageError(
+            f"{folder or 'the adapter'} has no calibration, so nothing can be promised of its calls",
+            hint=f"calibrate it: mlx-router calibrate {folder or 'FOLDER'} --data FILE",
+        )
+    calibration = read_calibration(manifest.calibration)
+    return Certainty(calibration, wanted or calibration.policy)

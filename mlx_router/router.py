@@ -4,10 +4,10 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .asking import Question, Wish
 from .calls import (
     DEFAULT_MAX_TOKENS,
     NO_TOOL,
@@ -23,18 +23,16 @@ from .calls import (
     Outcome,
     ParseFailure,
     Prompt,
-    Stop,
     Stopped,
     ToolCall,
 )
 from .catalogue import Catalogue
-from .certainty import Certainty, Verdict, evidence, read_calibration
-from .drafts import Drafter
+from .certainty import Certainty, Verdict, evidence
 from .errors import RequestError, UsageError
 from .grounding import grounded
-from .manifest import Manifest, read_manifest
+from .manifest import Manifest, read_certainty, read_manifest
 from .parsing import parse
-from .policy import Policy, as_policy
+from .policy import Policy
 from .prompts import Style, clean_request, conversation, system_message
 from .shortlist import Shortlists
 from .signature import render_tool
@@ -214,34 +212,34 @@ class Router:
         """The decisions for several examples, in batches; or what `route_example` raises, in its place."""
         return self._decide_many([self._example(example) for example in examples], self._wish(mode), progress)
 
-    def _wish(self, mode: Mode | None, threshold: float = 0.0, skip_reason: bool = False) -> "_Wish":
+    def _wish(self, mode: Mode | None, threshold: float = 0.0, skip_reason: bool = False) -> Wish:
         if not 0 <= threshold <= 1:
             raise UsageError(f"the threshold is {threshold!r}; confidence is a probability, from 0 to 1")
-        return _Wish(self.mode if mode is None else mode, threshold, skip_reason)
+        return Wish(self.mode if mode is None else mode, threshold, skip_reason)
 
     def prompt(self, request: str | bytes, *, catalogue: Catalogue | None = None, mode: Mode | None = None) -> Prompt:
         """What the decoder is asked for a request."""
         return self._question(request, catalogue).prompt(self._wish(mode))
 
-    def _question(self, request: str | bytes, catalogue: Catalogue | None) -> "_Question":
+    def _question(self, request: str | bytes, catalogue: Catalogue | None) -> Question:
         return self._ask(clean_request(request), self.catalogue if catalogue is None else catalogue)
 
-    def _example(self, example: "Example") -> "_Question":
+    def _example(self, example: "Example") -> Question:
         keep = self.manifest is not None and self.manifest.keep_system
         system = example.system if keep else None
         return self._ask(example.request, example.catalogue, system)
 
-    def _ask(self, request: str, catalogue: Catalogue, system: str | None = None) -> "_Question":
+    def _ask(self, request: str, catalogue: Catalogue, system: str | None = None) -> Question:
         shown = catalogue if self._shortlists is None else self._shortlists.of(catalogue)(request)
         seen = catalogue.hash == self._trained_on
-        return _Question(request, system or self._system(shown), shown, seen, shortened=shown is not catalogue)
+        return Question(request, system or self._system(shown), shown, seen, shortened=shown is not catalogue)
 
     def _system(self, catalogue: Catalogue) -> str:
         """The text that the adapter was trained on, if it is about this catalogue; else the catalogue rendered."""
         own_text = self.system if catalogue.hash == self._trained_on else None
         return own_text or system_message(catalogue, self.style)
 
-    def _decide(self, question: "_Question", wish: "_Wish") -> Decision:
+    def _decide(self, question: Question, wish: Wish) -> Decision:
         prompt = question.prompt(wish)
         # Only a decoder that is asked for them has to know of grammars and stops.
         options: dict[str, Any] = {"grammar": prompt.grammar} if prompt.grammar else {}
@@ -252,7 +250,7 @@ class Router:
         return self._decision(question, wish, generation)
 
     def _decide_many(
-        self, questions: "Sequence[_Question]", wish: "_Wish", progress: Callable[[int], None] | None
+        self, questions: Sequence[Question], wish: Wish, progress: Callable[[int], None] | None
     ) -> list[Decision | RequestError]:
         if isinstance(self.decoder, BatchDecoder) and len(questions) > 1:
             prompts = [question.prompt(wish) for question in questions]
@@ -271,7 +269,7 @@ class Router:
                 progress(number)
         return decisions
 
-    def _decision(self, question: "_Question", wish: "_Wish", generation: Generation) -> Decision:
+    def _decision(self, question: Question, wish: Wish, generation: Generation) -> Decision:
         scores = generation.scores
         if generation.stopped is not None:
             return self._stopped(question, generation, generation.stopped)
@@ -304,7 +302,7 @@ class Router:
             typed_arguments=_typed(outcome, catalogue),
         )
 
-    def _stopped(self, question: "_Question", generation: Generation, name: str) -> Decision:
+    def _stopped(self, question: Question, generation: Generation, name: str) -> Decision:
         """The decision of an answer that was left after the tool's name."""
         scores = generation.scores
         unsure = None if name == NO_TOOL else Abstention(name)
@@ -332,61 +330,6 @@ class Router:
         logger.warning("invalid output: request sha256=%s reason=%s%s", digest, failure.reason, text)
 
 
-@dataclass(frozen=True)
-class _Wish:
-    """How a caller wants requests decided."""
-
-    mode: Mode
-    threshold: float = 0.0
-    skip_reason: bool = False
-
-    @property
-    def stop(self) -> Stop | None:
-        """What ends decoding after the tool's name, if anything may."""
-        if not (self.threshold or self.skip_reason):
-            return None
-        return lambda name, probability: self.skip_reason if name == NO_TOOL else probability < self.threshold
-
-    def withholds(self, generation: Generation) -> bool:
-        """Whether a call that was decoded to its end is not to be made; one of unknown confidence is not."""
-        confidence = generation.scores.tool if generation.scores else None
-        return self.threshold > 0 and (confidence is None or confidence < self.threshold)
-
-
-@dataclass(frozen=True)
-class _Question:
-    """A request with the text that shows the model its tools, and the tools that it shows.
-
-    `catalogue_seen` says whether all of the catalogue was trained on, `shortened` whether only some of it is shown.
-    """
-
-    request: str
-    system: str
-    catalogue: Catalogue
-    catalogue_seen: bool
-    shortened: bool
-
-    @property
-    def shortlist(self) -> tuple[str, ...] | None:
-        """The names of the tools that are shown, where these are not all."""
-        return tuple(tool.name for tool in self.catalogue) if self.shortened else None
-
-    def prompt(self, wish: _Wish) -> Prompt:
-        """What the decoder needs to answer it."""
-        grammar = ""
-        if wish.mode == "constrained":
-            from .grammar import grammar_text
-
-            grammar = grammar_text(self.catalogue)
-        return Prompt(
-            messages=conversation(self.system, self.request),
-            draft=Drafter(self.catalogue, self.request).continuation,
-            names=(*(tool.name for tool in self.catalogue), NO_TOOL),
-            grammar=grammar,
-            stop=wish.stop,
-        )
-
-
 def _warn_of_length(chat: "ChatFormat", trained: int | None, system: str) -> None:
     """Warn where a catalogue is longer than any that the base was trained with, if the base says so."""
     size = len(chat.shared_prefix(conversation(system, "?")[0])) if trained else 0
@@ -403,27 +346,6 @@ def read_outcome(generation: Generation, catalogue: Catalogue) -> Outcome:
     if not generation.finished:
         return ParseFailure(Failure.TRUNCATED, "the answer had not ended at max_tokens")
     return parse(generation.text, catalogue)
-
-
-def read_certainty(
-    manifest: Manifest, policy: Policy | Mapping[str, Any] | None = None, folder: Path | None = None
-) -> Certainty | None:
-    """How a manifest says to judge calls, under its own policy or this one; None where it has neither.
-
-    A recipe's policy holds even where nothing could be calibrated: no call is acted on then. Asking for one here raises
-    `UsageError`.
-    """
-    wanted = as_policy(policy)
-    if manifest.calibration is None:
-        if wanted is None:
-            own = as_policy(manifest.config.get("policy"))
-            return None if own is None else Certainty(None, own)
-        raise UsageError(
-            f"{folder or 'the adapter'} has no calibration, so nothing can be promised of its calls",
-            hint=f"calibrate it: mlx-router calibrate {folder or 'FOLDER'} --data FILE",
-        )
-    calibration = read_calibration(manifest.calibration)
-    return Certainty(calibration, wanted or calibration.policy)
 
 
 def _action(outcome: Outcome) -> str | None:

@@ -184,7 +184,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, catalogue: Catalogue) -> Answerin
     decoder = Answering()
 
     def load(folder: Path, *, policy: Any = None, calibrated: bool = True, **_: Any) -> Router:
-        from mlx_router.router import read_certainty
+        from mlx_router.manifest import read_certainty
 
         manifest = read_manifest(Path(folder))
         certainty = read_certainty(manifest, policy, Path(folder)) if calibrated else None

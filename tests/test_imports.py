@@ -19,7 +19,7 @@ FLOORS = (
     *("data", "formats", "config", "tables"),
     *("machine", "blas", "runtime", "ranks", "doctor", "manifest", "model", "fine_tuning"),
     *("drafts", "confidence", "grammar", "heads", "prefixes", "ragged", "answers", "lockstep"),
-    *("decoder", "draft_lengths", "loading", "fusing", "router"),
+    *("decoder", "draft_lengths", "loading", "fusing", "asking", "router"),
     *("limits", "tuning", "peers", "races", "fresh", "bench"),
     *("metrics", "resampling", "trends", "evaluation", "calibration", "rendering", "judging", "thresholds"),
     *("pairing", "comparison", "gates"),
