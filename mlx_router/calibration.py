@@ -12,7 +12,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -270,14 +270,19 @@ def figures(expected: Floats, right: Floats, *, ranks: Floats | None = None) -> 
 
 
 def ece(expected: Floats, right: Floats) -> float:
-    """Expected calibration error over up to ten bins of equally many calls, ten at the least.
-
-    Calls of the same probability are never parted, so that the order of the rows does not matter.
-    """
-    bins = min(BINS, max(1, len(right) // CALLS_A_BIN))
-    edges = np.sort(expected)[len(expected) * np.arange(1, bins) // bins]
-    gaps = np.bincount(np.searchsorted(edges, expected, side="right"), weights=expected - right)
+    """Expected calibration error, over the bins of `bin_numbers`."""
+    gaps = np.bincount(bin_numbers(expected), weights=expected - right)
     return float(np.abs(gaps).sum() / len(right))
+
+
+def bin_numbers(expected: Floats) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """The bin of each call, the least sure ones' first: up to ten bins of equally many calls, ten at the least.
+
+    Calls of the same probability are never parted, so that the order of the rows does not matter; a bin may be empty.
+    """
+    bins = min(BINS, max(1, len(expected) // CALLS_A_BIN))
+    edges = np.sort(expected)[len(expected) * np.arange(1, bins) // bins]
+    return np.searchsorted(edges, expected, side="right")
 
 
 def auroc(ranks: Floats, right: Floats) -> Metric:

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 
 import numpy as np
 
-from .calibration import BINS, CALLS_A_BIN, figures
+from .calibration import bin_numbers, figures
 from .evaluation import Scored
 from .metrics import Metric, share
 
@@ -111,12 +111,12 @@ def _points(judged: Sequence[Judged]) -> list[Point]:
 
 
 def _bins(judged: Sequence[Judged]) -> list[Bin]:
-    """Up to ten bins of equally many calls."""
-    ordered = sorted(judged, key=lambda one: one.probability)
-    count = min(BINS, max(1, len(ordered) // CALLS_A_BIN))
-    edges = [len(ordered) * number // count for number in range(count + 1)]
-    parts = [ordered[start:end] for start, end in pairwise(edges)]
+    """The bins that the calibration error is computed over."""
+    numbers = bin_numbers(np.array([one.probability for one in judged]))
+    parts: dict[int, list[Judged]] = {}
+    for number, one in sorted(zip(numbers.tolist(), judged, strict=True), key=lambda pair: pair[0]):
+        parts.setdefault(number, []).append(one)
     return [
         Bin(sum(one.probability for one in part) / len(part), len(part), sum(one.right for one in part))
-        for part in parts
+        for part in parts.values()
     ]

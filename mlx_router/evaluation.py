@@ -25,6 +25,7 @@ from .metrics import (
     four_with_alternatives,
     measure,
     per_tool,
+    percentile,
     reason_agreement,
     share,
     with_declared_comparison,
@@ -252,12 +253,10 @@ class Evaluation:
 
     def latency_ms(self) -> dict[str, float | None]:
         """Median and 95th percentile of the time a decision took, in milliseconds; None where it was not measured."""
-        times = [one.latency_ms for one in self.scored if one.latency_ms is not None]
+        times = sorted(one.latency_ms for one in self.scored if one.latency_ms is not None)
         if not times:
             return {"p50": None, "p95": None}
-        # The nearest rank: the least time that 95 % of the decisions did not exceed.
-        nearest = -(-95 * len(times) // 100)
-        return {"p50": statistics.median(times), "p95": sorted(times)[nearest - 1]}
+        return {"p50": statistics.median(times), "p95": percentile(times, 95)}
 
     def to_json(self) -> dict[str, Any]:
         """Everything as one JSON object."""

@@ -162,6 +162,11 @@ def share(count: int, n: int) -> Metric:
     return Metric(count / n if n else None, n, wilson(count, n))
 
 
+def percentile(ordered: Sequence[float], percent: int) -> float:
+    """The nearest-rank percentile of sorted values: the least that so many per cent of them do not exceed."""
+    return ordered[-(-percent * len(ordered) // 100) - 1]
+
+
 def four_with_alternatives(rows: Sequence[Row]) -> dict[str, float | None]:
     """The four metrics where any of a row's acceptable targets may stand for its gold one.
 

@@ -1,6 +1,5 @@
 """Several ways of answering the same requests, timed in turn, so that a busy minute falls on all of them."""
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from .calls import Generation
+from .metrics import percentile
 
 # (scene, contestant)
 Name: TypeAlias = tuple[str, str]
@@ -102,7 +102,7 @@ def summarize(calls: Sequence[Call]) -> Summary:
     return Summary(
         calls=len(calls),
         p50_ms=statistics.median(times),
-        p95_ms=times[math.ceil(0.95 * len(times)) - 1],
+        p95_ms=percentile(times, 95),
         first_token_p50_ms=statistics.median(call.first_token_ms for call in calls),
         passes_median=statistics.median(call.passes for call in calls),
     )

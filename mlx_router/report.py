@@ -13,7 +13,7 @@ from .faults import Difference, Pieces, by_fault, difference, fault, words
 from .gates import Verdict
 from .judging import PolicyReport, report_policy
 from .leaks import Leaks
-from .metrics import Metric, four_with_alternatives, with_declared_comparison
+from .metrics import Metric, four_with_alternatives, percentile, with_declared_comparison
 
 # Points of the risk–coverage curve that stand in a table, by the share of the calls that is acted on.
 COVERAGES = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -103,7 +103,7 @@ class Report:
         times = self.latencies
         if not times:
             return {}
-        ranks = {f"p{share}": times[-(-share * len(times) // 100) - 1] for share in (50, 90, 95, 99)}
+        ranks = {f"p{percent}": percentile(times, percent) for percent in (50, 90, 95, 99)}
         return {**ranks, "longest": times[-1]}
 
     @cached_property
