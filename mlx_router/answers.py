@@ -10,6 +10,7 @@ import numpy as np
 
 from .calls import Draft, Generation, Prompt, Scores, Stop, Timings
 from .confidence import HEAD, NameScore, scores
+from .exponential import exponential, is_fast
 from .grammar import Path
 from .prompts import ChatFormat
 
@@ -28,15 +29,26 @@ class Pass:
     probabilities: list[float]
 
 
-def read_logits(logits: mx.array) -> list[Pass]:
-    """The passes of a batch of logits (B, T, V)."""
-    likeliest = mx.argmax(logits, axis=-1)
-    rows = logits.astype(mx.float32)
-    probabilities = mx.exp(mx.max(rows, axis=-1) - mx.logsumexp(rows, axis=-1))
-    mx.eval(logits, likeliest, probabilities)
-    tokens: Any = likeliest.tolist()
-    found: Any = probabilities.tolist()
-    return [Pass(logits[at], tokens[at], found[at]) for at in range(len(tokens))]
+class Reading:
+    """What is read from logits (tokens, V): lazy, so that several can be computed at once."""
+
+    def __init__(self, logits: mx.array) -> None:
+        rows = logits.astype(mx.float32)
+        below = rows - mx.max(rows, axis=-1, keepdims=True)
+        probabilities = 1.0 / (exponential(below) if is_fast() else mx.exp(below)).sum(axis=-1)
+        self.arrays = (logits, mx.argmax(logits, axis=-1), probabilities)
+
+    def passes(self, sizes: Sequence[int]) -> list[Pass]:
+        """The passes that stand in the logits one after the other; `sizes` are their numbers of tokens."""
+        logits, likeliest, probabilities = self.arrays
+        mx.eval(self.arrays)
+        tokens: Any = likeliest.tolist()
+        found: Any = probabilities.tolist()
+        passes, end = [], 0
+        for size in sizes:
+            start, end = end, end + size
+            passes.append(Pass(logits[start:end], tokens[start:end], found[start:end]))
+        return passes
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,17 @@
-"""Attention in training: the catalogue's keys and values are computed once and never copied row by row.
+"""Attention to a catalogue whose keys and values are computed once and never copied row by row.
 
 mlx-lm's models call `scaled_dot_product_attention` and `swiglu` by their names in the architecture's module. While a
-loss is traced on an x86 processor, `fast_training` puts ours in their places: same results, without the scores above
-the diagonal, the copies and MLX's slow exponential. Everywhere else MLX's own kernels run.
+loss, or a pass of several requests, is traced on an x86 processor, `fast_kernels` puts ours in their places: same
+results, without the scores above the diagonal, the copies and MLX's slow exponential. Elsewhere MLX's own kernels run.
+
+A layer's cache that can do better than mlx-lm's attention has a method `attend`: it takes scaled queries, all keys and
+values, and the mask, and returns what the queries attend to, or None where mlx-lm's is to be used.
 """
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import mlx.core as mx
 from mlx_lm.models.cache import ArraysCache, ConcatenateKVCache, create_attention_mask
@@ -19,9 +22,16 @@ from .exponential import exponential, is_fast, swiglu
 BLOCK = 128
 MASKED = -1e9
 
+# Keys and values.
+Parts: TypeAlias = tuple[mx.array, mx.array]
+
 
 class PrefixCache(ConcatenateKVCache):  # type: ignore[misc]
     """One layer's keys and values of a prefix of batch size 1, empty before its pass."""
+
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, mask: Any) -> mx.array | None:
+        """Attention of the prefix to itself."""
+        return prefix_attention(queries, keys, values) if _is_causal(mask) else None
 
 
 class SharedPrefixCache:
@@ -50,6 +60,13 @@ class SharedPrefixCache:
         """The causal mask of `size` new positions after the prefix."""
         return create_attention_mask(size, offset=self.offset, return_array=return_array, window_size=window_size)
 
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, mask: Any) -> mx.array | None:
+        """Attention of the rows to the prefix and to themselves."""
+        if not _is_causal(mask):
+            return None
+        own = (self.new_keys, self.new_values)
+        return suffix_attention(queries, (self.keys, self.values), own, _causal(0, queries.shape[2]))
+
 
 def prefix_caches(network: Any) -> list[Any]:
     """A cache for every layer, empty: keys and values, or states where the layer has those (convolutions, say)."""
@@ -69,7 +86,7 @@ def shared_cache(prefix: Any, rows: int) -> Any:
 
 
 @contextmanager
-def fast_training(network: Any) -> Iterator[None]:
+def fast_kernels(network: Any) -> Iterator[None]:
     """Run the network's attention and SwiGLU by this module inside the block, where that is faster."""
     module = sys.modules[type(network).__module__]
     replaced = {
@@ -88,20 +105,24 @@ def fast_training(network: Any) -> Iterator[None]:
 
 
 def _attention(original: Callable[..., Any]) -> Callable[..., Any]:
-    """mlx-lm's attention, but for the plain causal kind in float32 after or within a shared prefix."""
+    """mlx-lm's attention, but for caches that attend by themselves, in float32."""
 
     def attention(
         queries: mx.array, keys: mx.array, values: mx.array, cache: Any, scale: float, mask: Any, **options: Any
     ) -> Any:
-        plain = isinstance(mask, str) and mask == "causal" and options.get("sinks") is None
-        if plain and queries.dtype == mx.float32:
-            if isinstance(cache, PrefixCache):
-                return prefix_attention(queries * scale, keys, values)
-            if isinstance(cache, SharedPrefixCache):
-                return suffix_attention(queries * scale, cache)
+        attend = getattr(cache, "attend", None)
+        if attend is not None and queries.dtype == mx.float32 and options.get("sinks") is None:
+            found = attend(queries * scale, keys, values, mask)
+            if found is not None:
+                return found
         return original(queries, keys, values, cache=cache, scale=scale, mask=mask, **options)
 
     return attention
+
+
+def _is_causal(mask: Any) -> bool:
+    """Whether a mask is plainly causal: neither a window nor an array of its own."""
+    return isinstance(mask, str) and mask == "causal"
 
 
 def _swiglu(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -122,22 +143,23 @@ def prefix_attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.
     return mx.concatenate(blocks, axis=2).reshape(1, -1, size, values.shape[-1] - 1)
 
 
-def suffix_attention(queries: mx.array, cache: SharedPrefixCache) -> mx.array:
-    """Attention of suffixes (B, heads, S, dim) to the prefix and causally to themselves, in one softmax.
+def suffix_attention(queries: mx.array, prefix: Parts, own: Parts, mask: mx.array) -> mx.array:
+    """Attention of rows (B, heads, T, dim) to one prefix and to keys and values of their own, in one softmax.
 
-    The prefix's scores are one product for all rows. The scale is in the queries.
+    The prefix's scores are one product for all rows. The scale is in the queries; `mask`, (T, columns) or
+    (B, 1, T, columns), is added to the scores of the rows' own columns.
     """
     rows, heads, size, dim = queries.shape
-    kv_heads = cache.keys.shape[1]
-    # (kv heads, B, heads of a group, S, dim), and the same with all the prefix's queries in one matrix.
+    kv_heads = prefix[0].shape[1]
+    # (kv heads, B, heads of a group, T, dim), and the same with all the prefix's queries in one matrix.
     grouped = queries.reshape(rows, kv_heads, -1, size, dim).swapaxes(0, 1)
     together = grouped.reshape(kv_heads, -1, dim)
-    own_keys, own_values = (new.swapaxes(0, 1)[:, :, None] for new in (cache.new_keys, cache.new_values))
-    before = mx.matmul(together, cache.keys[0].swapaxes(-1, -2))
-    own = mx.matmul(grouped, own_keys.swapaxes(-1, -2)) + _causal(0, size)
-    largest = mx.stop_gradient(mx.maximum(before.max(axis=-1), own.max(axis=-1).reshape(kv_heads, -1))[..., None])
-    attended = exponential(before - largest) @ _with_ones(cache.values[0])
-    attended_own = exponential(own - largest.reshape(*own.shape[:-1], 1)) @ _with_ones(own_values)
+    own_keys, own_values = (new.swapaxes(0, 1)[:, :, None] for new in own)
+    before = mx.matmul(together, prefix[0][0].swapaxes(-1, -2))
+    after = mx.matmul(grouped, own_keys.swapaxes(-1, -2)) + mask
+    largest = mx.stop_gradient(mx.maximum(before.max(axis=-1), after.max(axis=-1).reshape(kv_heads, -1))[..., None])
+    attended = exponential(before - largest) @ _with_ones(prefix[1][0])
+    attended_own = exponential(after - largest.reshape(*after.shape[:-1], 1)) @ _with_ones(own_values)
     found = _normalised(attended + attended_own.reshape(attended.shape))
     return found.reshape(kv_heads, rows, -1, size, found.shape[-1]).swapaxes(0, 1).reshape(rows, heads, size, -1)
 

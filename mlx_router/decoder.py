@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from .answers import Answer, Job, read_logits
+from .answers import Answer, Job, Reading
 from .calls import Draft, Generation, Message, Prompt, Stop
 from .confidence import Candidate, NameScore, candidates
 from .errors import RequestError
@@ -24,7 +24,7 @@ logger = logging.getLogger("mlx_router")
 
 # On a CPU with a real BLAS a pass of 17 tokens costs about twice one of a single token; a GPU has less to spare.
 DRAFT_LENGTH = {"cpu": 16, "gpu": 8}
-BATCH_SIZE = {"cpu": 16, "gpu": 32}
+BATCH_SIZE = 32
 # A batch has fewer rows where their copies of the prefix would take more than this.
 BATCH_BYTES = 1024**3
 KEPT_CATALOGUES = 8
@@ -54,7 +54,7 @@ class GreedyDecoder:
     ) -> None:
         self.model = model
         self.draft_length = DRAFT_LENGTH[BACKEND.device] if draft_length is None else draft_length
-        self.batch_size = BATCH_SIZE[BACKEND.device] if batch_size is None else batch_size
+        self.batch_size = BATCH_SIZE if batch_size is None else batch_size
         self.prefixes = PrefixCache(model, files)
         self._names: OrderedDict[tuple[str, ...], list[Candidate]] = OrderedDict()
         self._grammars: OrderedDict[str, Grammar] = OrderedDict()
@@ -86,8 +86,8 @@ class GreedyDecoder:
     ) -> list[Generation | RequestError]:
         """The answers that `decode` gives to each, up to ties in floating point, or its error for a prompt.
 
-        Prompts with the same system message are decoded together, on copies of its prefix. `progress` is called with
-        the number done.
+        Prompts with the same system message are decoded together, on its prefix or copies of it. `progress` is called
+        with the number done.
         """
         found: dict[int, Generation | RequestError] = {}
         jobs: dict[str, list[Job]] = {}
@@ -137,7 +137,7 @@ class GreedyDecoder:
             trims = _can_take_back(cache, len(pending) + len(guess))
             before = None if trims or not guess else copy.deepcopy(cache)
             logits = run(self.model.network, [*pending, *guess], cache, rows=len(guess) + 1)
-            right = answer.take(read_logits(logits[None])[0], guess)
+            right = answer.take(Reading(logits).passes([len(guess) + 1])[0], guess)
             passes += 1
             if passes == 1:
                 prefilled = time.perf_counter()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .answers import read_logits
+from .answers import Reading
 from .model import Model
 from .prefixes import Prefix, run
 
@@ -72,7 +72,7 @@ def pass_seconds(
 
 
 def _pass(network: Any, size: int, cache: Any) -> None:
-    read_logits(run(network, [0] * size, cache, rows=size)[None])
+    Reading(run(network, [0] * size, cache, rows=size)).passes([size])
 
 
 def attention_seconds(

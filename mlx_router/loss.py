@@ -9,21 +9,17 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from .attention import fast_training, prefix_caches, shared_cache
+from .attention import fast_kernels, prefix_caches, shared_cache
 from .batches import Batch
 from .exponential import cross_entropy, is_fast
 from .heads import logits_at
-from .machine import usable_cpus
-from .model import ONE_THREAD_BELOW, parameter_counts
 from .ranks import ALONE, Ranks
+from .streams import second_stream
 
 # Answers are read to a multiple of so many tokens, so that few shapes are compiled.
 ANSWERS_TO = 8
 # What a token of the prefix costs beside one of a suffix: attention to half as many, and nothing after the last keys.
 PREFIX_COST = 0.6
-
-# A second thread of work: MLX's CPU streams have one each, and its loops and small products fill no more.
-_second = mx.new_thread_local_stream(mx.cpu) if is_fast() and usable_cpus() > 1 else None
 
 
 def answer_loss(
@@ -35,24 +31,23 @@ def answer_loss(
     longest answer. With `weight` = micro-batches of the group / answer tokens of the group, the trainer's mean over
     the group is the loss per token.
     """
-    with fast_training(network):
+    with fast_kernels(network):
         if not prefix.size:
             loss, tokens = _row_loss(network, None, suffix, lengths, longest)
-        elif _second is None or parameter_counts(network)[1] >= ONE_THREAD_BELOW:
+        elif (stream := second_stream(network)) is None:
             loss, tokens = _row_loss(network, _run_prefix(network, prefix), suffix, lengths, longest)
         else:
-            loss, tokens = _loss_on_two_streams(network, prefix, suffix, lengths, longest)
+            loss, tokens = _loss_on_two_streams(network, stream, prefix, suffix, lengths, longest)
     return loss * weight, tokens
 
 
 def _loss_on_two_streams(
-    network: Any, prefix: mx.array, suffix: mx.array, lengths: mx.array, longest: mx.array
+    network: Any, stream: Any, prefix: mx.array, suffix: mx.array, lengths: mx.array, longest: mx.array
 ) -> tuple[mx.array, mx.array]:
     """The second stream runs the prefix, a layer ahead, and as many rows as make both streams take equally long."""
     rows, size = suffix.shape
     there = round(max(0.0, rows - PREFIX_COST * prefix.size / size) / 2)
-    assert _second is not None
-    with mx.stream(_second):
+    with mx.stream(stream):
         before = _run_prefix(network, prefix)
         some = _row_loss(network, before, suffix[:there], lengths[:there], longest) if there else None
     loss, tokens = _row_loss(network, before, suffix[there:], lengths[there:], longest)

@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from .attention import MASKED, suffix_attention
+from .exponential import is_fast
+
 import mlx.core as mx  # isort: skip
 from mlx_lm.models.cache import KVCache, RotatingKVCache  # isort: skip
 
@@ -63,6 +66,7 @@ class RaggedCache:
     def __init__(self, rows: Rows, keys: mx.array, values: mx.array, window: int | None) -> None:
         self.rows = rows
         self.window = window
+        self.first = 0
         count, missing = len(rows.lengths), rows.columns - keys.shape[2]
         self.keys, self.values = (_spread(one, count, missing) for one in (keys, values))
 
@@ -73,7 +77,7 @@ class RaggedCache:
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Write the pass's keys and values; return those of all columns."""
-        start, end = self.rows.columns, self.rows.positions.shape[1]
+        start, end = self.rows.columns - self.first, self.rows.positions.shape[1] - self.first
         if end > self.keys.shape[2]:
             more = -(-(end - self.keys.shape[2]) // STEP) * STEP
             self.keys, self.values = (
@@ -93,15 +97,43 @@ class RaggedCache:
         self.keys, self.values = self.keys[rows], self.values[rows]
 
 
+class SharedRaggedCache(RaggedCache):
+    """The same with one prefix for all rows, which is kept once: `keys` and `values` hold the columns after it."""
+
+    def __init__(self, rows: Rows, keys: mx.array, values: mx.array) -> None:
+        self.rows, self.window, self.first = rows, None, rows.columns
+        self.prefix = (keys, values)
+        self.keys, self.values = (mx.zeros((len(rows.lengths), one.shape[1], 0, one.shape[3])) for one in self.prefix)
+        self.own = (self.keys, self.values)
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Write the pass's keys and values; return those of all columns."""
+        self.own = super().update_and_fetch(keys, values)
+        # Both are lazy: where `attend` takes the parts instead, these copies are never made.
+        joined = [
+            mx.concatenate([mx.broadcast_to(before, (own.shape[0], *before.shape[1:])), own], axis=2)
+            for before, own in zip(self.prefix, self.own, strict=True)
+        ]
+        return joined[0], joined[1]
+
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, mask: Any) -> mx.array | None:
+        """Attention to the whole prefix, and to what the mask shows of the columns after it."""
+        if not isinstance(mask, mx.array):
+            return None
+        return suffix_attention(queries, self.prefix, self.own, mx.where(mask[..., self.first :], 0.0, MASKED))
+
+
 def ragged(cache: Any, count: int, prefix: int) -> tuple[Rows, list[RaggedCache]] | None:
     """Caches for `count` rows that go on from a prefix's caches; None where a layer keeps anything else than keys."""
     rows = Rows(count, prefix)
-    found = []
+    found: list[RaggedCache] = []
     for layer in cache:
         kept = _kept(layer)
         if kept is None:
             return None
-        found.append(RaggedCache(rows, *kept))
+        keys, values, window = kept
+        whole = window is None and keys.dtype == mx.float32 and is_fast()
+        found.append(SharedRaggedCache(rows, keys, values) if whole else RaggedCache(rows, *kept))
     return rows, found
 
 

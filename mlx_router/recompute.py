@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import mlx.core as mx
 from mlx_lm.models.cache import ArraysCache
 
-from .attention import PrefixCache, SharedPrefixCache, fast_training
+from .attention import PrefixCache, SharedPrefixCache, fast_kernels
 
 Loss: TypeAlias = Callable[..., Any]
 
@@ -52,8 +52,8 @@ def _checkpointed(call: Callable[..., Any], network: Any) -> Callable[..., Any]:
             kept = block.trainable_parameters()
             block.update(parameters)
             try:
-                # The backward pass runs this once more, when the loss's own block of `fast_training` has been left.
-                with fast_training(network):
+                # The backward pass runs this once more, when the loss's own block of `fast_kernels` has been left.
+                with fast_kernels(network):
                     by_name = {name: filled[name] for name in options}
                     found = call(block, *(filled[place] for place in range(len(given))), **by_name)
             finally:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_models import make_model
 
-from mlx_router import attention, loss
-from mlx_router.attention import PrefixCache, SharedPrefixCache, fast_training, prefix_attention, suffix_attention
+from mlx_router import attention, loss, streams
+from mlx_router.attention import PrefixCache, SharedPrefixCache, fast_kernels, prefix_attention
 from mlx_router.batches import TokenRow, make_batch
 from mlx_router.exponential import cross_entropy, exponential, swiglu
 from mlx_router.loss import answer_loss, arrays
@@ -94,8 +94,9 @@ def shared(keys: mx.array, values: mx.array) -> SharedPrefixCache:
 def test_suffixes_attend_to_a_shared_prefix_as_if_it_were_their_own(heads: tuple[int, int]) -> None:
     def ours(q: mx.array, k: mx.array, v: mx.array, new_k: mx.array, new_v: mx.array) -> mx.array:
         cache = shared(k, v)
-        cache.update_and_fetch(new_k, new_v)
-        return suffix_attention(q, cache)
+        found = cache.attend(q, *cache.update_and_fetch(new_k, new_v), "causal")
+        assert found is not None
+        return found
 
     def plain(q: mx.array, k: mx.array, v: mx.array, new_k: mx.array, new_v: mx.array) -> mx.array:
         keys, values = shared(k, v).update_and_fetch(new_k, new_v)
@@ -147,7 +148,7 @@ def test_a_loss_has_the_gradients_of_mlx_lms_own_modules(
     ours = gradients(network, batch)
     monkeypatch.setattr(attention, "is_fast", lambda: False)
     monkeypatch.setattr(loss, "is_fast", lambda: False)
-    monkeypatch.setattr(loss, "_second", None)
+    monkeypatch.setattr(streams, "_second", None)
     assert_close(ours, gradients(network, batch))
 
 
@@ -156,10 +157,10 @@ def test_two_streams_compute_what_one_does(cost: float, tmp_path: Any, monkeypat
     """Half of the rows beside the prefix, or none."""
     network, batch = network_of(tmp_path), batch_of(7)
     monkeypatch.setattr(loss, "PREFIX_COST", cost)
-    monkeypatch.setattr(loss, "_second", mx.new_stream(mx.cpu))
+    monkeypatch.setattr(streams, "_second", mx.new_stream(mx.cpu))
     two = gradients(network, batch)
     mx.eval(two)
-    monkeypatch.setattr(loss, "_second", None)
+    monkeypatch.setattr(streams, "_second", None)
     assert_close(two, gradients(network, batch))
 
 
@@ -170,7 +171,7 @@ def test_outside_of_training_mlx_lms_functions_are_in_their_places(
     network = network_of(tmp_path)
     module: Any = sys.modules[type(network).__module__]
     before = (module.scaled_dot_product_attention, module.swiglu)
-    with pytest.raises(ZeroDivisionError), fast_training(network):
+    with pytest.raises(ZeroDivisionError), fast_kernels(network):
         assert module.scaled_dot_product_attention not in before and module.swiglu not in before
         raise ZeroDivisionError
     assert (module.scaled_dot_product_attention, module.swiglu) == before
@@ -190,7 +191,7 @@ def test_the_head_runs_on_the_answers_only(tmp_path: Any, monkeypatch: pytest.Mo
         return head(self, hidden)
 
     monkeypatch.setattr(embedding, "as_linear", counted)
-    monkeypatch.setattr(loss, "_second", None)
+    monkeypatch.setattr(streams, "_second", None)
     rows = [TokenRow((5, 6, 7), tuple(range(10, 50)), 34, ""), TokenRow((5, 6, 7), tuple(range(10, 45)), 30, "")]
     gradients(network, make_batch(rows))
     # The prefix's own pass is traced and never computed.

@@ -18,7 +18,8 @@ FLOORS = (
     *("duplicates", "grounding", "policy", "certainty"),
     *("data", "formats", "config", "tables"),
     *("machine", "blas", "runtime", "ranks", "doctor", "manifest", "model", "fine_tuning"),
-    *("drafts", "confidence", "grammar", "heads", "prefixes", "ragged", "answers", "lockstep"),
+    *("exponential", "streams", "attention", "heads"),
+    *("drafts", "confidence", "grammar", "prefixes", "ragged", "answers", "lockstep"),
     *("decoder", "draft_lengths", "loading", "fusing", "asking", "router"),
     *("metrics", "resampling", "trends", "evaluation", "calibration", "rendering", "judging", "thresholds"),
     *("limits", "tuning", "peers", "races", "fresh", "bench"),
@@ -27,14 +28,14 @@ FLOORS = (
     *("patterns", "samples", "wording", "templates", "project", "variants", "distractors", "harder"),
     *("plots", "history", "choosing"),
     *("records", "leaks", "calibrating", "parity", "batches", "caution"),
-    *("exponential", "attention", "recompute", "loss", "optimizer", "checkpoints"),
+    *("recompute", "loss", "optimizer", "checkpoints"),
     *("preparing", "watching", "training", "budget", "learning_curve"),
     *("bag_of_words", "baselines", "curves", "faults", "breakdown", "report", "report_text"),
     *("charts", "markup", "matrix", "cards", "page", "server"),
 )
 # The only modules that import mlx or mlx_lm.
 ON_MLX = {"runtime", "ranks", "model", "heads", "prefixes", "ragged", "answers", "lockstep", "decoder", "fusing"}
-ON_MLX |= {"fine_tuning", "limits", "peers"}
+ON_MLX |= {"streams", "fine_tuning", "limits", "peers"}
 ON_MLX |= {"exponential", "attention", "recompute", "loss", "optimizer", "checkpoints"}
 ON_MLX |= {"preparing", "watching", "training", "budget"}
 HEAVY = {"mlx", "mlx_lm", "transformers", "datasets"}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tiny_models import make_model
 
+from mlx_router import attention, ragged, streams
 from mlx_router.calls import Generation, Prompt
 from mlx_router.catalogue import Catalogue
 from mlx_router.decoder import GreedyDecoder
@@ -15,6 +16,8 @@ from mlx_router.errors import RequestError
 from mlx_router.model import Model, load_base
 from mlx_router.prompts import conversation, system_message
 from mlx_router.router import Router
+
+import mlx.core as mx  # isort: skip  (model has put the BLAS in place)
 
 REQUESTS = [
     "Where's my order ORD-1234?",
@@ -51,8 +54,15 @@ def alone(model: Model, prompts: Sequence[Prompt], max_tokens: int, draft_length
     return told([decoder.decode(one.messages, max_tokens, draft=one.draft) for one in prompts])
 
 
+@pytest.mark.parametrize("kernels", ["own", "mlx"])
 @pytest.mark.parametrize("draft_length", [0, 4])
-def test_together_or_alone(model: Model, family: str, catalogue: Catalogue, draft_length: int) -> None:
+def test_together_or_alone(
+    model: Model, family: str, catalogue: Catalogue, draft_length: int, kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In two groups with one prefix, as on an x86 processor, and in one with copies of it, as elsewhere."""
+    monkeypatch.setattr(ragged, "is_fast", lambda: kernels == "own")
+    monkeypatch.setattr(attention, "is_fast", lambda: kernels == "own")
+    monkeypatch.setattr(streams, "_second", mx.new_stream(mx.cpu) if kernels == "own" else None)
     system = system_message(catalogue)
     plain = alone(model, prompts_of(system, REQUESTS), 14, 0)
     # Guesses that are right for some tokens and then wrong, at different places in each row.
