@@ -11,11 +11,10 @@ from typing import Any, TypeAlias
 from .errors import ModelError
 from .loading import load_routing_model
 from .manifest import FILE, Manifest, Parity, read_manifest, write_manifest
-from .model import Model, load_tokenizer_only
+from .model import Model, load_tokenizer_only, merge_adapter
 
 import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)
 import mlx.nn as nn  # isort: skip
-from mlx.utils import tree_unflatten  # isort: skip
 from mlx_lm.utils import dequantize_model, quantize_model, save  # isort: skip
 
 # Takes the folder of a whole model that is not in its place yet, and says how the model does.
@@ -134,8 +133,7 @@ def _check_place(folder: Path, out: Path, overwrite: bool) -> None:
 def _fuse(model: Model, *, dequantize: bool) -> dict[str, Any]:
     """Add the updates to the weights in place, and return the configuration that fits them."""
     network = model.network
-    layers = [(name, module) for name, module in network.named_modules() if hasattr(module, "fuse")]
-    network.update_modules(tree_unflatten([(name, layer.fuse(dequantize=dequantize)) for name, layer in layers]))
+    merge_adapter(network, dequantize=dequantize)
     config = dict(model.config)
     if dequantize and model.quantized:
         model.network = dequantize_model(network)

@@ -21,7 +21,7 @@ BACKEND = prepare()
 
 import mlx.core as mx  # noqa: E402  (the BLAS has to be in place first)
 import mlx.nn as nn  # noqa: E402
-from mlx.utils import tree_flatten  # noqa: E402
+from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear  # noqa: E402
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters  # noqa: E402
 from mlx_lm.utils import load_model, load_tokenizer  # noqa: E402
@@ -247,6 +247,17 @@ def load_adapter(model: Model, folder: Path) -> None:
     mx.eval(model.network.parameters())
     model.network.eval()
     model.adapter = _file_hash(folder / WEIGHTS, folder / ADAPTER_CONFIG)
+
+
+def merge_adapter(network: Any, *, dequantize: bool = False) -> None:
+    """Add an adapter's updates to the weights that they stand beside, which takes their layers away.
+
+    Weights of a quantized layer are rounded to its bits again, which loses some of the update, unless `dequantize`.
+    """
+    layers = [(name, layer) for name, layer in network.named_modules() if hasattr(layer, "fuse")]
+    network.update_modules(tree_unflatten([(name, layer.fuse(dequantize=dequantize)) for name, layer in layers]))
+    mx.eval(network.parameters())
+    network.eval()
 
 
 def _check_whole(network: Any, folder: Path) -> None:

@@ -134,7 +134,7 @@ class Router:
         from .prefixes import PrefixFiles
 
         files = PrefixFiles(Path(cache_dir).expanduser()) if cache_dir is not None else None
-        model = load_routing_model(path, manifest, base)
+        model = load_routing_model(path, manifest, base, merge=True)
         router = cls(
             GreedyDecoder(model, draft_length=remembered(model), files=files),
             own if catalogue is None else catalogue,

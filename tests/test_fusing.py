@@ -10,18 +10,31 @@ from conftest import CATALOGUE, KNOWN, Run, known_rows, write_rows
 from tiny_models import make_model, make_recipe
 
 from mlx_router.config import TrainConfig
+from mlx_router.decoder import GreedyDecoder
 from mlx_router.errors import ModelError
 from mlx_router.fusing import fuse_adapter, quantize_router
+from mlx_router.loading import load_routing_model
 from mlx_router.manifest import read_manifest, write_manifest
-from mlx_router.model import load_base
+from mlx_router.model import Model, load_base
 from mlx_router.router import Router
 
 
-def test_a_fused_model_decides_as_its_adapter(adapter: Path, tmp_path: Path) -> None:
+def lora_layers(model: Model) -> int:
+    return sum(hasattr(module, "lora_a") for _, module in model.network.named_modules())
+
+
+def test_a_fused_model_and_a_loaded_router_decide_as_the_adapter_beside_its_base(adapter: Path, tmp_path: Path) -> None:
     out = tmp_path / "fused"
     fuse_adapter(adapter, out)
+    manifest = read_manifest(adapter)
+    model = load_routing_model(adapter, manifest)
+    assert lora_layers(model) > 0
+    beside = Router(GreedyDecoder(model), manifest.read_catalogue(), manifest=manifest)
+    expected = [beside.route(request).raw for request in KNOWN]
     one, other = Router.load(adapter), Router.load(out)
-    assert [one.route(request).raw for request in KNOWN] == [other.route(request).raw for request in KNOWN]
+    assert isinstance(one.decoder, GreedyDecoder) and lora_layers(one.decoder.model) == 0
+    assert [one.route(request).raw for request in KNOWN] == expected
+    assert [other.route(request).raw for request in KNOWN] == expected
     assert read_manifest(out).kind == "fused"
     assert other.catalogue == one.catalogue
     assert not (out / "__init__.py").exists()
@@ -69,6 +82,11 @@ def quantized_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_updates=2,
     )
     return train(config, lambda event: None)
+
+
+def test_an_adapter_is_not_rounded_into_a_quantized_base_by_loading_it(quantized_adapter: Path) -> None:
+    decoder = Router.load(quantized_adapter).decoder
+    assert isinstance(decoder, GreedyDecoder) and lora_layers(decoder.model) > 0
 
 
 def test_rounding_to_the_bases_bits_has_to_be_asked_for(quantized_adapter: Path, tmp_path: Path, run: Run) -> None:
