@@ -35,26 +35,26 @@ STARTERS = PROSE | {"when", "date", "repeat", "setting", "area", "file_type"}
 NO_SLIPS = {"order_id", "url", "time", "amount", "level", "delay_seconds"}
 NEIGHBOURS = dict(zip("qwertyuiopasdfghjklzxcvbnm", "wertyuioiosdfghjkljxcvbnmn", strict=True))
 
-# Rows of each tool, training and validation.
+# Rows of each tool, training and validation. Desktop's recipe sees its many training rows once each.
 SUPPORT = {"track_order": (410, 81), "request_refund": (440, 87), "escalate": (400, 80), "no_tool": (255, 55)}
 DESKTOP = {
-    "open_app": (160, 22),
-    "open_website": (140, 20),
-    "search_web": (170, 25),
-    "find_files": (215, 32),
-    "set_timer": (180, 26),
-    "set_alarm": (170, 25),
-    "set_reminder": (215, 32),
-    "create_event": (215, 32),
-    "send_message": (215, 32),
-    "take_note": (165, 24),
-    "set_volume": (150, 20),
-    "switch_setting": (165, 24),
-    "arrange_window": (140, 20),
-    "take_screenshot": (130, 18),
-    "control_media": (110, 15),
-    "lock_screen": (70, 10),
-    "no_tool": (510, 83),
+    "open_app": (320, 22),
+    "open_website": (280, 20),
+    "search_web": (340, 25),
+    "find_files": (430, 32),
+    "set_timer": (360, 26),
+    "set_alarm": (340, 25),
+    "set_reminder": (430, 32),
+    "create_event": (430, 32),
+    "send_message": (430, 32),
+    "take_note": (330, 24),
+    "set_volume": (300, 20),
+    "switch_setting": (330, 24),
+    "arrange_window": (280, 20),
+    "take_screenshot": (260, 18),
+    "control_media": (220, 15),
+    "lock_screen": (140, 10),
+    "no_tool": (1300, 83),
 }
 PLANS = {"support": SUPPORT, "desktop": DESKTOP}
 
