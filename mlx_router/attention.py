@@ -1,8 +1,9 @@
 """Attention to a catalogue whose keys and values are computed once and never copied row by row.
 
 mlx-lm's models call `scaled_dot_product_attention` and `swiglu` by their names in the architecture's module. While a
-loss, or a pass of several requests, is traced on an x86 processor, `fast_kernels` puts ours in their places: same
-results, without the scores above the diagonal, the copies and MLX's slow exponential. Elsewhere MLX's own kernels run.
+loss, a catalogue, or a pass of several requests is traced on an x86 processor, `fast_kernels` puts ours in their
+places: same results, without the scores above the diagonal, the copies and MLX's slow exponential. Elsewhere MLX's own
+kernels run.
 
 A layer's cache that can do better than mlx-lm's attention has a method `attend`: it takes scaled queries, all keys and
 values, and the mask, and returns what the queries attend to, or None where mlx-lm's is to be used.
@@ -14,12 +15,14 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import mlx.core as mx
-from mlx_lm.models.cache import ArraysCache, ConcatenateKVCache, create_attention_mask
+from mlx_lm.models.cache import ArraysCache, ConcatenateKVCache, KVCache, create_attention_mask
 
 from .exponential import exponential, is_fast, swiglu
 
 # Queries of the prefix that are run together; the keys after them are left out.
 BLOCK = 128
+# Tokens of a text from which on its scores above the diagonal are worth leaving out.
+AT_LENGTH = 64
 MASKED = -1e9
 
 # Keys and values.
@@ -110,7 +113,7 @@ def _attention(original: Callable[..., Any]) -> Callable[..., Any]:
     def attention(
         queries: mx.array, keys: mx.array, values: mx.array, cache: Any, scale: float, mask: Any, **options: Any
     ) -> Any:
-        attend = getattr(cache, "attend", None)
+        attend = getattr(cache, "attend", None) or _attend_at_length(cache, queries)
         if attend is not None and queries.dtype == mx.float32 and options.get("sinks") is None:
             found = attend(queries * scale, keys, values, mask)
             if found is not None:
@@ -118,6 +121,13 @@ def _attention(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(queries, keys, values, cache=cache, scale=scale, mask=mask, **options)
 
     return attention
+
+
+def _attend_at_length(cache: Any, queries: mx.array) -> Callable[..., Any] | None:
+    """What a plain cache attends by while many tokens of one text are run."""
+    if type(cache) is not KVCache or queries.shape[0] > 1 or queries.shape[2] < AT_LENGTH:
+        return None
+    return lambda queries, keys, values, mask: prefix_attention(queries, keys, values) if _is_causal(mask) else None
 
 
 def _is_causal(mask: Any) -> bool:
@@ -130,16 +140,21 @@ def _swiglu(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def prefix_attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-    """Causal attention of a prefix (1, heads, P, dim) to itself; the scale is in the queries."""
+    """Causal attention of tokens (1, heads, P, dim) to themselves and to what stands before them in the keys.
+
+    The scale is in the queries.
+    """
     kv_heads, size = keys.shape[1], queries.shape[2]
+    before = keys.shape[2] - size
     grouped = queries.reshape(kv_heads, -1, size, queries.shape[-1])
     keys, values = keys.swapaxes(0, 1), _with_ones(values.swapaxes(0, 1))
     blocks = []
     for start in range(0, size, BLOCK):
         end = min(start + BLOCK, size)
-        scores = mx.matmul(grouped[:, :, start:end], keys[:, :, :end].swapaxes(-1, -2)) + _causal(start, end)
+        seen = before + end
+        scores = mx.matmul(grouped[:, :, start:end], keys[:, :, :seen].swapaxes(-1, -2)) + _causal(before + start, seen)
         largest = mx.stop_gradient(scores.max(axis=-1, keepdims=True))
-        blocks.append(_normalised(exponential(scores - largest) @ values[:, :, :end]))
+        blocks.append(_normalised(exponential(scores - largest) @ values[:, :, :seen]))
     return mx.concatenate(blocks, axis=2).reshape(1, -1, size, values.shape[-1] - 1)
 
 

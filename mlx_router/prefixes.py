@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .attention import fast_kernels
 from .calls import Message
 from .heads import logits_at
 from .model import Model
@@ -108,11 +109,12 @@ def run(network: Any, tokens: list[int], cache: Any, rows: int = 1) -> mx.array:
 
     The head runs on the last rows alone.
     """
-    while len(tokens) >= PREFILL_CHUNK + rows:
-        network(mx.array([tokens[:PREFILL_CHUNK]]), cache=cache)
-        settle(cache)
-        tokens = tokens[PREFILL_CHUNK:]
-    return logits_at(network, mx.array([tokens]), cache, lambda found: found[:, -rows:])[0]
+    with fast_kernels(network):
+        while len(tokens) >= PREFILL_CHUNK + rows:
+            network(mx.array([tokens[:PREFILL_CHUNK]]), cache=cache)
+            settle(cache)
+            tokens = tokens[PREFILL_CHUNK:]
+        return logits_at(network, mx.array([tokens]), cache, lambda found: found[:, -rows:])[0]
 
 
 def settle(cache: Any) -> None:

@@ -84,6 +84,16 @@ def test_a_prefix_attends_as_in_mlx(size: int, heads: tuple[int, int]) -> None:
     )
 
 
+@pytest.mark.parametrize("heads", [(2, 2), (6, 2)])
+def test_a_text_that_goes_on_attends_to_what_stands_before_it(heads: tuple[int, int]) -> None:
+    given = [drawn(1, heads[0], 200, 8), drawn(1, heads[1], 331, 8), drawn(1, heads[1], 331, 8)]
+    assert_same(
+        prefix_attention,
+        lambda q, k, v: mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0, mask="causal"),
+        *given,
+    )
+
+
 def shared(keys: mx.array, values: mx.array) -> SharedPrefixCache:
     prefix = PrefixCache()
     prefix.update_and_fetch(keys, values)
