@@ -21,19 +21,16 @@ import math
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from .caution import MOST_ADDED
 from .config import TrainConfig
-from .errors import UsageError
 from .machine import free_bytes, inspect
-from .tables import table
 
 GIB = 2**30
-ALL = "all"
 FLOATS = {"F64", "F32", "F16", "BF16"}
 SIZES = {"F64": 8, "F32": 4, "U32": 4, "I32": 4, "F16": 2, "BF16": 2, "U16": 2, "U8": 1, "I8": 1, "I64": 8, "U64": 8}
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -149,44 +146,6 @@ def count_rows(source: str) -> int | None:
     except (OSError, EOFError):
         # Reading the rows says what is wrong with them.
         return None
-
-
-def curve_sizes(text: str, rows: int) -> list[int]:
-    """The sizes that a list like "50,100,all" names, rising. Raises `UsageError` for what is no such list."""
-    found = set()
-    for part in text.split(","):
-        word = part.strip()
-        if word != ALL and not (word.isdecimal() and int(word) > 0):
-            raise UsageError(
-                f"--curve: {word!r} is no number of rows", hint="list them like this: --curve 50,100,200,all"
-            )
-        found.add(rows if word == ALL else int(word))
-    if too_many := [size for size in sorted(found) if size > rows]:
-        raise UsageError(f"--curve: {too_many[0]} rows are wanted, and there are {rows}", hint="end the list with all")
-    if len(found) < 2:
-        raise UsageError(
-            "--curve needs two different sizes or more", hint="list them like this: --curve 50,100,200,all"
-        )
-    return sorted(found)
-
-
-def curve_plan(config: TrainConfig, counts: Sequence[int]) -> dict[int, tuple[int, int]]:
-    """Epochs and updates of each size of a learning curve."""
-    return {count: config.schedule(config.updates_per_epoch(count)) for count in counts}
-
-
-def plan_json(plan: Mapping[int, tuple[int, int]]) -> dict[str, Any]:
-    """The sizes, and the sum of their updates."""
-    sizes = [{"rows": count, "epochs": epochs, "updates": updates} for count, (epochs, updates) in plan.items()]
-    return {"sizes": sizes, "updates": sum(updates for _, updates in plan.values())}
-
-
-def render_plan(plan: Mapping[int, tuple[int, int]]) -> str:
-    """The same as a table."""
-    rows = [("rows", "epochs", "updates")]
-    rows += [(f"{count:,}", str(epochs), f"{updates:,}") for count, (epochs, updates) in plan.items()]
-    rows.append(("sum", "", f"{plan_json(plan)['updates']:,}"))
-    return table(rows, left=[])
 
 
 def _row_tokens(config: TrainConfig) -> int:

@@ -88,7 +88,8 @@ def train(
 
 def _planned(recipe: TrainConfig, sizes: str) -> tuple[str, dict[str, Any]]:
     """What a curve would take, as text and as JSON, by the lines of the file of rows."""
-    from .budget import count_rows, curve_plan, curve_sizes, plan_json, render_plan
+    from .budget import count_rows
+    from .curve_sizes import curve_plan, curve_sizes, plan_json, render_plan
 
     rows = count_rows(recipe.train)
     if rows is None:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .budget import curve_plan, curve_sizes, plan_json, render_plan
 from .calibrating import split_validation
 from .checkpoints import is_unfinished, run_identity, states
 from .comparison import Difference, compare
 from .config import TrainConfig
+from .curve_sizes import curve_plan, curve_sizes, plan_json, render_plan
 from .data import Example, read
 from .errors import DataError, TrainingError, UsageError
 from .evaluation import Evaluation, Scored, evaluate, read_predictions, write_predictions

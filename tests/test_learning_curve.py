@@ -12,10 +12,11 @@ import pytest
 from conftest import Run, known_rows, write_rows
 from tiny_models import make_recipe
 
-from mlx_router.budget import count_rows, curve_plan, curve_sizes, estimate
+from mlx_router.budget import count_rows, estimate
 from mlx_router.calls import NoTool, ToolCall
 from mlx_router.catalogue import Catalogue
 from mlx_router.config import TrainConfig
+from mlx_router.curve_sizes import curve_plan, curve_sizes
 from mlx_router.data import Example, read
 from mlx_router.errors import DataError, TrainingError, UsageError
 from mlx_router.evaluation import Scored
