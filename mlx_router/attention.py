@@ -22,7 +22,7 @@ from .exponential import exponential, is_fast, swiglu
 # Queries of the prefix that are run together; the keys after them are left out.
 BLOCK = 128
 # Tokens of a text from which on its scores above the diagonal are worth leaving out.
-AT_LENGTH = 64
+AT_LENGTH = 24
 MASKED = -1e9
 
 # Keys and values.
