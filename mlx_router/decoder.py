@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from .grammar import Grammar, Vocabulary
 from .lockstep import decode_together, lockstep_problem
 from .model import BACKEND, Model
 from .prefixes import Prefix, PrefixCache, PrefixFiles, run
+from .worker import compute
 
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache, trim_prompt_cache  # isort: skip  (model.py has put the BLAS in place)
 
@@ -28,8 +28,6 @@ BATCH_SIZE = 32
 # A batch has fewer rows where their copies of the prefix would take more than this.
 BATCH_BYTES = 1024**3
 KEPT_CATALOGUES = 8
-# One device computes for all models of the process, and MLX makes no promise for two threads on one graph.
-DEVICE = threading.Lock()
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -77,9 +75,8 @@ class GreedyDecoder:
         schemas that can't be expressed.
         """
         start = time.perf_counter()
-        with DEVICE:
-            job = self._job(0, Prompt(tuple(messages), draft, tuple(names), grammar, stop), max_tokens)
-            return self._decode(job, start)
+        prompt = Prompt(tuple(messages), draft, tuple(names), grammar, stop)
+        return compute(lambda: self._decode(self._job(0, prompt, max_tokens), start))
 
     def decode_many(
         self, prompts: Sequence[Prompt], max_tokens: int, progress: Callable[[int], None] | None = None
@@ -91,22 +88,25 @@ class GreedyDecoder:
         """
         found: dict[int, Generation | RequestError] = {}
         jobs: dict[str, list[Job]] = {}
-        with DEVICE:
-            for number, prompt in enumerate(prompts):
-                try:
-                    job = self._job(number, prompt, max_tokens)
-                except RequestError as error:
-                    found[number] = error
-                else:
-                    jobs.setdefault(prompt.messages[0]["content"], []).append(job)
+        begun = compute(lambda: [self._begun(number, prompt, max_tokens) for number, prompt in enumerate(prompts)])
+        for number, one in enumerate(begun):
+            if isinstance(one, RequestError):
+                found[number] = one
+            else:
+                jobs.setdefault(one.prompt.messages[0]["content"], []).append(one)
         for group in jobs.values():
             for batch in self._parts(sorted(group, key=lambda job: len(job.tokens))):
                 # Between batches other threads have their turn.
-                with DEVICE:
-                    found.update(self._decode_batch(batch))
+                found.update(compute(partial(self._decode_batch, batch)))
                 if progress is not None:
                     progress(len(found))
         return [found[number] for number in range(len(prompts))]
+
+    def _begun(self, number: int, prompt: Prompt, max_tokens: int) -> Job | RequestError:
+        try:
+            return self._job(number, prompt, max_tokens)
+        except RequestError as error:
+            return error
 
     def check(self, prompt: Prompt, max_tokens: int) -> None:
         """Raises `RequestError` for a prompt that leaves no room in the context."""
@@ -176,8 +176,7 @@ class GreedyDecoder:
 
     def _parts(self, jobs: list[Job]) -> Iterator[list[Job]]:
         """The jobs of one system message in batches of a size that memory allows."""
-        with DEVICE:
-            prefix = self.prefixes.get(jobs[0].prompt.messages)
+        prefix = compute(lambda: self.prefixes.get(jobs[0].prompt.messages))
         rows = max(1, min(self.batch_size, BATCH_BYTES // max(1, prefix.nbytes)))
         for first in range(0, len(jobs), rows):
             yield jobs[first : first + rows]

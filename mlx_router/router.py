@@ -132,9 +132,10 @@ class Router:
         from .draft_lengths import remembered
         from .loading import load_routing_model
         from .prefixes import PrefixFiles
+        from .worker import compute
 
         files = PrefixFiles(Path(cache_dir).expanduser()) if cache_dir is not None else None
-        model = load_routing_model(path, manifest, base, merge=True)
+        model = compute(lambda: load_routing_model(path, manifest, base, merge=True))
         router = cls(
             GreedyDecoder(model, draft_length=remembered(model), files=files),
             own if catalogue is None else catalogue,

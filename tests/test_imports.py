@@ -18,7 +18,7 @@ FLOORS = (
     *("duplicates", "grounding", "policy", "certainty"),
     *("data", "formats", "config", "tables", "curve_sizes"),
     *("machine", "blas", "runtime", "ranks", "doctor", "manifest", "model", "fine_tuning"),
-    *("exponential", "streams", "attention", "heads"),
+    *("worker", "exponential", "streams", "attention", "heads"),
     *("drafts", "confidence", "grammar", "prefixes", "ragged", "answers", "lockstep"),
     *("decoder", "draft_lengths", "loading", "fusing", "asking", "router"),
     *("metrics", "resampling", "trends", "evaluation", "calibration", "rendering", "judging", "thresholds"),
@@ -35,7 +35,7 @@ FLOORS = (
 )
 # The only modules that import mlx or mlx_lm.
 ON_MLX = {"runtime", "ranks", "model", "heads", "prefixes", "ragged", "answers", "lockstep", "decoder", "fusing"}
-ON_MLX |= {"streams", "fine_tuning", "limits", "peers"}
+ON_MLX |= {"worker", "streams", "fine_tuning", "limits", "peers"}
 ON_MLX |= {"exponential", "attention", "recompute", "loss", "optimizer", "checkpoints"}
 ON_MLX |= {"preparing", "watching", "training", "budget"}
 HEAVY = {"mlx", "mlx_lm", "transformers", "datasets"}
