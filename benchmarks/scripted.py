@@ -84,13 +84,29 @@ class Scripted(nn.Module):
         logits: mx.array = self.network(inputs, cache=layers)
         if self.script.row is not None:
             said = self.script.said(self.script.row, start, inputs.shape[1])
-            return _prefer(logits, [(0, at, token) for at, token in said], inputs.shape[1])
+            return self._preferred(logits, [(at, token) for at, token in said], inputs)
         if self.script.rows:
-            return _prefer(logits, self._looked_up(tokens, seen, inputs.shape[1]), inputs.shape[1])
+            return self._preferred(logits, self._looked_up(tokens, seen, inputs.shape[1]), inputs)
         return logits
 
-    def _looked_up(self, tokens: mx.array, seen: Any, size: int) -> list[tuple[int, int, int]]:
-        """(row of the batch, token of the pass, token said)."""
+    def _preferred(self, logits: mx.array, said: Sequence[tuple[int, int]], inputs: mx.array) -> mx.array:
+        """The logits with what is said preferred: (place among all tokens of the pass, token said after it).
+
+        There may be fewer logits than tokens: those that whoever decodes has chosen (mlx_router/heads.py).
+        """
+        choose = getattr(self.network.get("model"), "choose", lambda found: found)
+        chosen: Any = choose(mx.arange(inputs.size).reshape(*inputs.shape, 1)).reshape(-1).tolist()
+        places = {place: at for at, place in enumerate(chosen)}
+        kept = [(places[place], token) for place, token in said if place in places]
+        if not kept:
+            return logits
+        at, tokens = (mx.array(list(part)) for part in zip(*kept, strict=True))
+        flat = logits.reshape(-1, logits.shape[-1])
+        preferred: mx.array = flat.at[at, tokens].add(BONUS).reshape(logits.shape)
+        return preferred
+
+    def _looked_up(self, tokens: mx.array, seen: Any, size: int) -> list[tuple[int, int]]:
+        """(place among all tokens of the pass, token said)."""
         found = []
         for row, columns in enumerate(np.asarray(tokens[:, 0, :, 0]).astype(int)):
             if isinstance(seen, RaggedCache):
@@ -100,16 +116,6 @@ class Scripted(nn.Module):
             scripted = self.script.find(history)
             if scripted is not None:
                 said = self.script.said(scripted, len(history) - size, size)
-                found += [(row, at, token) for at, token in said]
+                found += [(row * size + at, token) for at, token in said]
         return found
 
-
-def _prefer(logits: mx.array, said: Sequence[tuple[int, int, int]], size: int) -> mx.array:
-    """The logits with what is said preferred; there may be fewer of them than tokens, those of the last ones."""
-    left_out = size - logits.shape[1]
-    kept = [(row, at - left_out, token) for row, at, token in said if at >= left_out]
-    if not kept:
-        return logits
-    rows, places, tokens = (mx.array(list(part)) for part in zip(*kept, strict=True))
-    preferred: mx.array = logits.at[rows, places, tokens].add(BONUS)
-    return preferred

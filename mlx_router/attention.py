@@ -91,20 +91,19 @@ def shared_cache(prefix: Any, rows: int) -> Any:
 @contextmanager
 def fast_kernels(network: Any) -> Iterator[None]:
     """Run the network's attention and SwiGLU by this module inside the block, where that is faster."""
-    module = sys.modules[type(network).__module__]
-    replaced = {
-        name: replace(getattr(module, name))
-        for name, replace in (("scaled_dot_product_attention", _attention), ("swiglu", _swiglu))
-        if is_fast() and hasattr(module, name)
-    }
-    originals = {name: getattr(module, name) for name in replaced}
+    if not is_fast():
+        yield
+        return
+    # An architecture may take its blocks from another one's module.
+    modules = {sys.modules[type(part).__module__] for part in (network, *network.layers[:1])}
+    originals = [(module, name, getattr(module, name)) for module in modules for name in OURS if hasattr(module, name)]
     try:
-        for name, function in replaced.items():
-            setattr(module, name, function)
+        for module, name, original in originals:
+            setattr(module, name, OURS[name](original))
         yield
     finally:
-        for name, function in originals.items():
-            setattr(module, name, function)
+        for module, name, original in originals:
+            setattr(module, name, original)
 
 
 def _attention(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -137,6 +136,13 @@ def _is_causal(mask: Any) -> bool:
 
 def _swiglu(original: Callable[..., Any]) -> Callable[..., Any]:
     return lambda gate, x: swiglu(gate, x) if gate.dtype == x.dtype == mx.float32 else original(gate, x)
+
+
+# What takes the place of mlx-lm's functions, by their names.
+OURS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "scaled_dot_product_attention": _attention,
+    "swiglu": _swiglu,
+}
 
 
 def prefix_attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
