@@ -16,6 +16,7 @@ from typing import Any
 from ...calls import DEFAULT_MAX_TOKENS, ParseFailure, Target
 from ...catalogue import Catalogue, Tool
 from ...decoder import GreedyDecoder
+from ...drafts import Drafter
 from ...metrics import Row, measure
 from ...model import load_base
 from ...parsing import parse_target
@@ -107,7 +108,8 @@ def answer(decoder: GreedyDecoder, questions: Sequence[Question]) -> list[tuple[
     answered = []
     for question in sorted(questions, key=lambda question: question.catalogue.hash):
         messages = conversation(system_message(question.catalogue), question.request)
-        generation = decoder.decode(messages, DEFAULT_MAX_TOKENS)
+        draft = Drafter(question.catalogue, question.request).continuation
+        generation = decoder.decode(messages, DEFAULT_MAX_TOKENS, draft=draft)
         outcome = read_outcome(generation, question.catalogue)
         answered.append((question, Row(question.target, outcome, question.alternatives), generation.text))
     return answered
