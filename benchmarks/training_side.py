@@ -86,7 +86,7 @@ def ours(channel: Channel, folder: Path) -> None:
     """Make base and rows for all sides, train with mlx-router, then compare gradients with mlx-lm's loss."""
     import mlx.core as mx
 
-    from mlx_router import training
+    from mlx_router import preparing, training
     from mlx_router.batches import Plan
     from mlx_router.config import TrainConfig
 
@@ -107,10 +107,10 @@ def ours(channel: Channel, folder: Path) -> None:
             size = self.batch_size
             return [self.rows[start : start + size] for start in range(0, len(self.rows), size)]
 
-    training.token_rows = lambda examples, *_, **__: rows[: len(examples)]
-    training.Plan = InOrder
+    preparing.token_rows = lambda examples, *_, **__: rows[: len(examples)]
+    preparing.Plan = InOrder
     if task["trl"]:
-        write_for_trl(folder, rows, training.prepare_run(recipe, folder / "unused", print))
+        write_for_trl(folder, rows, preparing.prepare_run(recipe, folder / "unused", print))
     channel.say(**sizes)
 
     before = 0
@@ -132,7 +132,7 @@ def ours(channel: Channel, folder: Path) -> None:
     found = (
         {}
         if task["trl"]
-        else gradient_difference(training.prepare_run(recipe, folder / "unused", print), task["compared"])
+        else gradient_difference(preparing.prepare_run(recipe, folder / "unused", print), task["compared"])
     )
     channel.tell(**found)
 
