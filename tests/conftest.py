@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -195,3 +195,16 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_tokens=80,
     )
     return train(config, lambda event: None)
+
+
+@pytest.fixture(scope="module")
+def uncompiled() -> Iterator[None]:
+    """Kernels would take longer to compile than to run."""
+    from mlx_router.model import BACKEND
+
+    import mlx.core as mx  # isort: skip  (model has put the BLAS in place)
+
+    mx.disable_compile()
+    yield
+    if BACKEND.compile_enabled:
+        mx.enable_compile()

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -26,14 +25,11 @@ from mlx_router.errors import ConfigError, TrainingError
 from mlx_router.harder import OTHER_TOOLS
 from mlx_router.interop import load_catalogue
 from mlx_router.leaks import find_leaks
-from mlx_router.model import BACKEND
 from mlx_router.parsing import parse
 from mlx_router.preparing import Run, prepare_run
 from mlx_router.signature import parse_signatures
 from mlx_router.training import train
 from mlx_router.variants import name_words
-
-import mlx.core as mx  # isort: skip  (training has put the BLAS in place)
 
 ALL: dict[str, Any] = {
     "no_tool_share": 0.6,
@@ -45,13 +41,7 @@ ALL: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def uncompiled() -> Iterator[None]:
-    """Kernels would take longer to compile than to run."""
-    mx.disable_compile()
-    yield
-    if BACKEND.compile_enabled:
-        mx.enable_compile()
+pytestmark = pytest.mark.usefixtures("uncompiled")
 
 
 def nowhere(_: object) -> None:

@@ -1,7 +1,6 @@
 """The choice of a run's checkpoint: rows routed for real, by which metric, how often, and when a run gives up."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,8 @@ from mlx_router.config import TrainConfig
 from mlx_router.data import Example, read
 from mlx_router.errors import TrainingError
 from mlx_router.manifest import read_manifest
-from mlx_router.model import BACKEND
 from mlx_router.preparing import prepare_run
 from mlx_router.training import train
-
-import mlx.core as mx  # isort: skip  (training has put the BLAS in place)
 
 CALL = {"tool": "escalate", "arguments": {"reason": "angry"}}
 NO_TOOL = {"tool": "no_tool", "reason": "greeting"}
@@ -28,13 +24,7 @@ NO_TOOL = {"tool": "no_tool", "reason": "greeting"}
 Events = list[dict[str, Any]]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def uncompiled() -> Iterator[None]:
-    """Kernels would take longer to compile than to run."""
-    mx.disable_compile()
-    yield
-    if BACKEND.compile_enabled:
-        mx.enable_compile()
+pytestmark = pytest.mark.usefixtures("uncompiled")
 
 
 def rows_of(path: Path, catalogue: Catalogue, count: int) -> list[Example]:

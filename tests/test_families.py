@@ -1,6 +1,5 @@
 """Every family of bases trains, routes, and loads in plain mlx-lm, where it says the same."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -27,13 +26,7 @@ from mlx_lm import generate, load  # isort: skip
 REQUESTS = ("Where is KX-22?", "Hi!", "Where's my zebra, 12 days late?")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def uncompiled() -> Iterator[None]:
-    """The kernels of seven families take a minute to compile and run for a second."""
-    mx.disable_compile()
-    yield
-    if model.BACKEND.compile_enabled:
-        mx.enable_compile()
+pytestmark = pytest.mark.usefixtures("uncompiled")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """LoRA, DoRA, QLoRA and full fine-tuning: what is trained, and that mlx-lm and the router load what was saved."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from mlx_router import Router
 from mlx_router.config import TrainConfig
 from mlx_router.errors import ModelError
 from mlx_router.fusing import fuse_adapter
-from mlx_router.model import BACKEND, load_base
+from mlx_router.model import load_base
 from mlx_router.prompts import TEMPLATE_OPTIONS, conversation, system_message
 from mlx_router.training import train
 
@@ -24,13 +23,7 @@ KINDS: list[tuple[str, int | None]] = [("lora", None), ("dora", None), ("full", 
 REQUESTS = ("Where is KX-22?", "Hi!", "Where's my zebra, 12 days late?")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def uncompiled() -> Iterator[None]:
-    """Kernels would take longer to compile than to run."""
-    mx.disable_compile()
-    yield
-    if BACKEND.compile_enabled:
-        mx.enable_compile()
+pytestmark = pytest.mark.usefixtures("uncompiled")
 
 
 def run(config: TrainConfig) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from tiny_models import make_model, make_recipe
 from mlx_router import training
 from mlx_router.batches import TokenRow, make_batch
 from mlx_router.loss import answer_loss, arrays
-from mlx_router.model import BACKEND, add_lora, load_base
+from mlx_router.model import add_lora, load_base
 from mlx_router.recompute import checkpointed
 
 import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)
@@ -18,13 +18,7 @@ import mlx.nn as nn  # isort: skip
 from mlx.utils import tree_flatten  # isort: skip
 
 
-@pytest.fixture(autouse=True, scope="module")
-def uncompiled() -> Any:
-    """Kernels would take longer to compile than to run."""
-    mx.disable_compile()
-    yield
-    if BACKEND.compile_enabled:
-        mx.enable_compile()
+pytestmark = pytest.mark.usefixtures("uncompiled")
 
 
 def network_of(folder: Path, family: str, **shape: Any) -> Any:

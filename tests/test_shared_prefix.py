@@ -28,13 +28,7 @@ TYPES: dict[str, tuple[dict[str, Any], float]] = {
 SIZES = (9, 31, 17, 24, 12)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def uncompiled() -> Any:
-    """Kernels would take longer to compile than to run."""
-    mx.disable_compile()
-    yield
-    if BACKEND.compile_enabled:
-        mx.enable_compile()
+pytestmark = pytest.mark.usefixtures("uncompiled")
 
 
 def network_of(folder: Path, family: str, **options: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,13 +27,7 @@ from mlx.utils import tree_flatten  # isort: skip
 PLAIN: dict[str, Any] = {"group_by_length": False, "warmup_ratio": 0.0, "lora_dropout": 0.0}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def uncompiled() -> Iterator[None]:
-    """Kernels would take longer to compile than to run; one test below compiles."""
-    mx.disable_compile()
-    yield
-    if BACKEND.compile_enabled:
-        mx.enable_compile()
+pytestmark = pytest.mark.usefixtures("uncompiled")
 
 
 def nowhere(event: dict[str, Any]) -> None:

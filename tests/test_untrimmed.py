@@ -1,6 +1,5 @@
 """Families whose caches can't be trimmed after a wrong guess: their answers are those of plain greedy decoding too."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ import pytest
 from tiny_models import UNTRIMMED, by_full_passes, make_model
 
 from mlx_router import decoder
-from mlx_router import model as models
 from mlx_router.calls import Generation, Prompt
 from mlx_router.catalogue import Catalogue
 from mlx_router.decoder import GreedyDecoder
@@ -17,7 +15,6 @@ from mlx_router.prefixes import PrefixFiles
 from mlx_router.prompts import conversation, system_message
 from mlx_router.router import Router
 
-import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)
 from mlx.utils import tree_map  # isort: skip
 from mlx_lm.models.cache import can_trim_prompt_cache  # isort: skip
 
@@ -27,13 +24,7 @@ TOKENS = 12
 FACTORS = {"gpt_oss": 1.0}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def uncompiled() -> Iterator[None]:
-    """The kernels of five families take a minute to compile and run for a second."""
-    mx.disable_compile()
-    yield
-    if models.BACKEND.compile_enabled:
-        mx.enable_compile()
+pytestmark = pytest.mark.usefixtures("uncompiled")
 
 
 @pytest.fixture(scope="module", params=UNTRIMMED)
