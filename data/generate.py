@@ -36,7 +36,7 @@ NO_SLIPS = {"order_id", "url", "time", "amount", "level", "delay_seconds"}
 NEIGHBOURS = dict(zip("qwertyuiopasdfghjklzxcvbnm", "wertyuioiosdfghjkljxcvbnmn", strict=True))
 
 # Rows of each tool, training and validation. Desktop's recipe sees its many training rows once each.
-SUPPORT = {"track_order": (410, 81), "request_refund": (440, 87), "escalate": (400, 80), "no_tool": (255, 55)}
+SUPPORT = {"track_order": (820, 81), "request_refund": (880, 87), "escalate": (800, 80), "no_tool": (620, 55)}
 DESKTOP = {
     "open_app": (320, 22),
     "open_website": (280, 20),
