@@ -1,0 +1,169 @@
+"""llama.cpp as a contestant of the routing benchmark: the same weights in float32, its prompt cache and its grammar.
+
+Optional: without `llama-cpp-python` and `gguf` nothing is measured, and every figure is None.
+
+    pip install gguf llama-cpp-python    # compiled for this machine, which takes minutes
+"""
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mlx_router.bench import ROUTER, shown, times
+from mlx_router.catalogue import Catalogue
+from mlx_router.machine import usable_cpus
+from mlx_router.model import Model
+from mlx_router.prefixes import run
+from mlx_router.prompts import RowTokens
+from mlx_router.races import Call, Lane, Name, differences, first_token_speedup, speedup
+from mlx_router.router import Router
+
+import numpy as np  # isort: skip
+from mlx_lm.models.cache import make_prompt_cache  # isort: skip
+
+LLAMA = "llama.cpp, prompt cache, grammar"
+FREE = "llama.cpp, prompt cache"
+NEEDED = ("gguf", "llama_cpp")
+# Logits may differ by so much of their spread: the order of sums, in float32.
+TOLERANCE = 1e-3
+
+Progress = Callable[[str], None]
+
+
+@contextmanager
+def peer_of(model: Model, progress: Progress, tries: int = 3) -> "Iterator[Peer | None]":
+    """llama.cpp with the weights of a model, in a temporary file; None where it can't take part.
+
+    `tries` is how many requests the number of threads is chosen by.
+    """
+    if not all(map(find_spec, NEEDED)):
+        progress("llama.cpp is not measured: llama-cpp-python and gguf are not both installed")
+        yield None
+        return
+    from gguf_weights import can_write
+
+    if not can_write(model):
+        progress("llama.cpp is not measured: GGUF is written of models like Qwen3 in float32 only")
+        yield None
+        return
+    with TemporaryDirectory() as folder, closing(Peer(model, Path(folder), progress, tries)) as peer:
+        yield peer
+
+
+class Peer:
+    """llama.cpp with one model, and a context for each catalogue."""
+
+    def __init__(self, model: Model, folder: Path, progress: Progress, tries: int) -> None:
+        from gguf_weights import write_gguf
+        from llama_decoder import Weights
+
+        self.model, self.progress, self.tries = model, progress, tries
+        file = write_gguf(model, folder / "model.gguf")
+        progress(f"llama.cpp: {file.stat().st_size / 1e6:.1f} MB of GGUF in float32")
+        self.weights = Weights(file)
+        self.contexts: list[Any] = []
+        self.threads: dict[str, int] = {}
+        self.logit_difference = 0.0
+
+    def close(self) -> None:
+        """Give the memory back."""
+        for context in self.contexts:
+            context.close()
+        self.weights.close()
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """How it ran."""
+        return {
+            "version": version("llama-cpp-python"),
+            "dtype": "float32",
+            "threads": self.threads,
+            "largest_logit_difference": self.logit_difference,
+        }
+
+    def lanes(
+        self,
+        scene: str,
+        router: Router,
+        requests: Sequence[str],
+        catalogue: Catalogue | None = None,
+        rows: Sequence[RowTokens] | None = None,
+        names: Sequence[str] = (LLAMA, FREE),
+    ) -> list[Lane]:
+        """Its lanes in a scene; with rows it says their answers, whatever its own would be."""
+        from llama_decoder import Kept, gbnf
+
+        chat = self.model.chat
+        messages = [router.prompt(request, catalogue=catalogue).messages for request in requests]
+        prompts = [chat.prompt_tokens(one) for one in messages]
+        room = max(map(len, prompts)) + router.max_tokens
+        grammar = gbnf(router.catalogue if catalogue is None else catalogue)
+        context = Kept(self.weights, chat, messages[0][0], room, grammar)
+        self.contexts.append(context)
+        self._check(context, prompts[0])
+
+        def call(number: int, constrained: bool = True) -> Call:
+            script = rows[number].tokens[rows[number].prompt_length :] if rows is not None else ()
+            decode = context.decode(messages[number], router.max_tokens, constrained=constrained, script=script)
+            return Call.of(decode)
+
+        self._choose_threads(scene, context, lambda: [call(number) for number in range(len(requests))[: self.tries]])
+        calls = {LLAMA: call, FREE: partial(call, constrained=False)}
+        return [Lane(scene, name, calls[name]) for name in names]
+
+    def _check(self, context: Any, prompt: list[int]) -> None:
+        """Make sure that it computes what MLX does, after the prompt and after the catalogue and one token more."""
+        network = self.model.network
+        for tokens in (prompt, prompt[: len(context.prefix) + 1]):
+            expected = np.asarray(run(network, tokens, make_prompt_cache(network))[0])
+            found = context.logits(tokens)
+            difference = float(np.abs(found - expected).max())
+            self.logit_difference = max(self.logit_difference, difference)
+            assert difference < TOLERANCE * np.ptp(expected), f"llama.cpp's logits differ by {difference}"
+
+    def _choose_threads(self, scene: str, context: Any, answer: Callable[[], list[Call]]) -> None:
+        """Take the number of threads that answers some requests in the least time."""
+        found = {}
+        for count in range(1, usable_cpus() + 1):
+            context.use_threads(count)
+            found[count] = statistics.median(call.total_ms for call in answer())
+        best = min(found, key=lambda count: found[count])
+        context.use_threads(best)
+        self.threads[scene] = best
+        listed = ", ".join(f"{count}: {ms:.1f} ms" for count, ms in found.items())
+        self.progress(f"{scene}: llama.cpp takes {best} thread(s), of a call with {listed}")
+
+
+def figures(calls: Mapping[Name, Sequence[Call]], scene: str) -> dict[str, Any]:
+    """How the router compares with it in a scene; None where it did not take part."""
+    router = calls[scene, ROUTER]
+
+    def against(name: str, figure: Callable[[Sequence[Call], Sequence[Call]], float]) -> float | None:
+        return figure(calls[scene, name], router) if (scene, name) in calls else None
+
+    return {
+        "speedup_vs_llama_cpp": against(LLAMA, speedup),
+        "first_token_speedup_vs_llama_cpp": against(LLAMA, first_token_speedup),
+        "differences_from_llama_cpp": against(LLAMA, differences),
+        "speedup_vs_llama_cpp_without_grammar": against(FREE, speedup),
+        "first_token_speedup_vs_llama_cpp_without_grammar": against(FREE, first_token_speedup),
+        "differences_from_llama_cpp_without_grammar": against(FREE, differences),
+    }
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """These figures as text."""
+    lines = [
+        f"a call: {times(found[f'speedup_vs_llama_cpp{end}'])} {name}; "
+        f"its first token: {times(found[f'first_token_speedup_vs_llama_cpp{end}'])}; "
+        f"answers that differ: {shown(found[f'differences_from_llama_cpp{end}'])}"
+        for name, end in ((LLAMA, ""), (FREE, "_without_grammar"))
+        if found[f"speedup_vs_llama_cpp{end}"] is not None
+    ]
+    return "\n".join(lines)
