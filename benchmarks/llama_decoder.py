@@ -6,6 +6,7 @@ is checked against the grammar, and only where it does not fit is the grammar ap
 
 import ctypes
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,14 +75,20 @@ class Weights:
 class Kept:
     """A context that keeps a system message's tokens run, and answers the requests after it.
 
-    `room` is how many tokens prompt and answer may have. Keys and values are float32, as the weights are.
+    `room` is how many tokens prompt and answer may have. Where it is `exact`, keys, values and attention are float32,
+    as the weights are; else they are what llama.cpp takes by itself, 16 bits and its flash attention.
     """
 
-    def __init__(self, weights: Weights, chat: ChatFormat, system: Message, room: int, grammar: str) -> None:
+    def __init__(
+        self, weights: Weights, chat: ChatFormat, system: Message, room: int, grammar: str, *, exact: bool
+    ) -> None:
         self.weights, self.chat = weights, chat
         options = llama_cpp.llama_context_default_params()
         options.n_ctx = options.n_batch = -(-room // CELLS) * CELLS
-        options.type_k = options.type_v = llama_cpp.GGML_TYPE_F32
+        if exact:
+            # Its flash attention adds up values in 16 bits, whatever type they are kept in.
+            options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            options.type_k = options.type_v = llama_cpp.GGML_TYPE_F32
         options.no_perf = True
         self.context = llama_cpp.llama_init_from_model(weights.model, options)
         assert self.context, "llama.cpp can't make a context"
@@ -157,17 +164,17 @@ class Kept:
     def _allowed(self, grammar: Any, token: int, logits: np.ndarray[Any, np.dtype[np.float32]]) -> int:
         """The token if it fits, else the likeliest that does."""
         one = (llama_cpp.llama_token_data * 1)((token, 1.0, 0.0))
-        if np.isfinite(_apply(grammar, one)[0]):
+        _apply(grammar, one)
+        if one[0].logit != -math.inf:
             return token
         every = (llama_cpp.llama_token_data * len(logits))()
         table = np.ctypeslib.as_array(every)
         table["id"], table["logit"] = np.arange(len(logits)), logits
-        return int(_apply(grammar, every).argmax())
+        _apply(grammar, every)
+        return int(table["logit"].argmax())
 
 
-def _apply(grammar: Any, candidates: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The candidates' logits under the grammar."""
+def _apply(grammar: Any, candidates: Any) -> None:
+    """Set the logits of the candidates that the grammar refuses to -inf."""
     given = llama_cpp.llama_token_data_array(candidates, len(candidates), -1, False)
     llama_cpp.llama_sampler_apply(grammar, ctypes.byref(given))
-    found: np.ndarray[Any, np.dtype[np.float32]] = np.ctypeslib.as_array(candidates)["logit"]
-    return found

@@ -29,9 +29,18 @@ from mlx_lm.models.cache import make_prompt_cache  # isort: skip
 
 LLAMA = "llama.cpp, prompt cache, grammar"
 FREE = "llama.cpp, prompt cache"
+# Keys and values in 16 bits with flash attention, as llama.cpp takes them by itself.
+HALF = "llama.cpp, prompt cache of 16 bits"
+# What the names of their figures end in.
+ENDS = {LLAMA: "", FREE: "_without_grammar", HALF: "_of_16_bits"}
+MEASURES: dict[str, Callable[[Sequence[Call], Sequence[Call]], float]] = {
+    "speedup_vs": speedup,
+    "first_token_speedup_vs": first_token_speedup,
+    "differences_from": differences,
+}
 NEEDED = ("gguf", "llama_cpp")
 # Logits may differ by so much of their spread: the order of sums, in float32.
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 
 Progress = Callable[[str], None]
 
@@ -57,7 +66,7 @@ def peer_of(model: Model, progress: Progress, tries: int = 3) -> "Iterator[Peer 
 
 
 class Peer:
-    """llama.cpp with one model, and a context for each catalogue."""
+    """llama.cpp with one model, and contexts that each keep a catalogue."""
 
     def __init__(self, model: Model, folder: Path, progress: Progress, tries: int) -> None:
         from gguf_weights import write_gguf
@@ -68,7 +77,7 @@ class Peer:
         progress(f"llama.cpp: {file.stat().st_size / 1e6:.1f} MB of GGUF in float32")
         self.weights = Weights(file)
         self.contexts: list[Any] = []
-        self.threads: dict[str, int] = {}
+        self.threads: dict[str, dict[str, int]] = {}
         self.logit_difference = 0.0
 
     def close(self) -> None:
@@ -94,7 +103,7 @@ class Peer:
         requests: Sequence[str],
         catalogue: Catalogue | None = None,
         rows: Sequence[RowTokens] | None = None,
-        names: Sequence[str] = (LLAMA, FREE),
+        names: Sequence[str] = tuple(ENDS),
     ) -> list[Lane]:
         """Its lanes in a scene; with rows it says their answers, whatever its own would be."""
         from llama_decoder import Kept, gbnf
@@ -104,66 +113,66 @@ class Peer:
         prompts = [chat.prompt_tokens(one) for one in messages]
         room = max(map(len, prompts)) + router.max_tokens
         grammar = gbnf(router.catalogue if catalogue is None else catalogue)
-        context = Kept(self.weights, chat, messages[0][0], room, grammar)
-        self.contexts.append(context)
-        self._check(context, prompts[0])
 
-        def call(number: int, constrained: bool = True) -> Call:
+        def call(context: Kept, constrained: bool, number: int) -> Call:
             script = rows[number].tokens[rows[number].prompt_length :] if rows is not None else ()
-            decode = context.decode(messages[number], router.max_tokens, constrained=constrained, script=script)
-            return Call.of(decode)
+            decoded = context.decode(messages[number], router.max_tokens, constrained=constrained, script=script)
+            return Call.of(decoded)
 
-        self._choose_threads(scene, context, lambda: [call(number) for number in range(len(requests))[: self.tries]])
-        calls = {LLAMA: call, FREE: partial(call, constrained=False)}
-        return [Lane(scene, name, calls[name]) for name in names]
+        def open_context(name: str) -> Kept:
+            exact = name == LLAMA
+            context = Kept(self.weights, chat, messages[0][0], room, grammar, exact=exact)
+            self.contexts.append(context)
+            if exact:
+                self._check(context, prompts[0])
+            tried = range(len(requests))[: self.tries]
+            threads = self._best_threads(f"{scene}: {name}", context, lambda: [call(context, exact, n) for n in tried])
+            self.threads.setdefault(scene, {})[name] = threads
+            return context
+
+        contexts = {name: open_context(name) for name in names if name != FREE}
+        if FREE in names:
+            contexts[FREE] = contexts[LLAMA]
+        return [Lane(scene, name, partial(call, contexts[name], name == LLAMA)) for name in names]
 
     def _check(self, context: Any, prompt: list[int]) -> None:
-        """Make sure that it computes what MLX does, after the prompt and after the catalogue and one token more."""
+        """Make sure that it computes what MLX does, after the prompt and after one token behind the catalogue."""
         network = self.model.network
         for tokens in (prompt, prompt[: len(context.prefix) + 1]):
             expected = np.asarray(run(network, tokens, make_prompt_cache(network))[0])
-            found = context.logits(tokens)
-            difference = float(np.abs(found - expected).max())
+            difference = float(np.abs(context.logits(tokens) - expected).max())
             self.logit_difference = max(self.logit_difference, difference)
             assert difference < TOLERANCE * np.ptp(expected), f"llama.cpp's logits differ by {difference}"
 
-    def _choose_threads(self, scene: str, context: Any, answer: Callable[[], list[Call]]) -> None:
-        """Take the number of threads that answers some requests in the least time."""
+    def _best_threads(self, who: str, context: Any, answer: Callable[[], list[Call]]) -> int:
+        """The number of threads that answers some requests in the least time; the context takes it."""
         found = {}
         for count in range(1, usable_cpus() + 1):
             context.use_threads(count)
             found[count] = statistics.median(call.total_ms for call in answer())
         best = min(found, key=lambda count: found[count])
         context.use_threads(best)
-        self.threads[scene] = best
-        listed = ", ".join(f"{count}: {ms:.1f} ms" for count, ms in found.items())
-        self.progress(f"{scene}: llama.cpp takes {best} thread(s), of a call with {listed}")
+        listed = ", ".join(f"{ms:.1f} with {count}" for count, ms in found.items())
+        self.progress(f"{who}: best with {best} thread(s); ms of a call: {listed}")
+        return best
 
 
 def figures(calls: Mapping[Name, Sequence[Call]], scene: str) -> dict[str, Any]:
     """How the router compares with it in a scene; None where it did not take part."""
     router = calls[scene, ROUTER]
-
-    def against(name: str, figure: Callable[[Sequence[Call], Sequence[Call]], float]) -> float | None:
-        return figure(calls[scene, name], router) if (scene, name) in calls else None
-
     return {
-        "speedup_vs_llama_cpp": against(LLAMA, speedup),
-        "first_token_speedup_vs_llama_cpp": against(LLAMA, first_token_speedup),
-        "differences_from_llama_cpp": against(LLAMA, differences),
-        "speedup_vs_llama_cpp_without_grammar": against(FREE, speedup),
-        "first_token_speedup_vs_llama_cpp_without_grammar": against(FREE, first_token_speedup),
-        "differences_from_llama_cpp_without_grammar": against(FREE, differences),
+        f"{figure}_llama_cpp{end}": measure(calls[scene, name], router) if (scene, name) in calls else None
+        for name, end in ENDS.items()
+        for figure, measure in MEASURES.items()
     }
 
 
 def render(found: Mapping[str, Any]) -> str:
     """These figures as text."""
-    lines = [
-        f"a call: {times(found[f'speedup_vs_llama_cpp{end}'])} {name}; "
-        f"its first token: {times(found[f'first_token_speedup_vs_llama_cpp{end}'])}; "
-        f"answers that differ: {shown(found[f'differences_from_llama_cpp{end}'])}"
-        for name, end in ((LLAMA, ""), (FREE, "_without_grammar"))
-        if found[f"speedup_vs_llama_cpp{end}"] is not None
-    ]
+    lines = []
+    for name, end in ENDS.items():
+        whole, first, differing = (found[f"{figure}_llama_cpp{end}"] for figure in MEASURES)
+        if whole is not None:
+            lines.append(f"a call: {times(whole)} {name}")
+            lines.append(f"  its first token: {times(first)} that one's; answers that differ: {shown(differing)}")
     return "\n".join(lines)

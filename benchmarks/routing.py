@@ -256,10 +256,10 @@ def scripted_lanes(
 def llama_lanes(
     peer: llama_race.Peer | None, found: Sequence[Scene], router: Router, requests: Sequence[str], large: bool
 ) -> list[Lane]:
-    """llama.cpp in all scenes, if it is there; with a large model under its grammar only."""
+    """llama.cpp in all scenes, if it is there; with a large model in one way only."""
     if peer is None:
         return []
-    names = [llama_race.LLAMA] if large else [llama_race.LLAMA, llama_race.FREE]
+    names = [llama_race.LLAMA] if large else list(llama_race.ENDS)
     return [
         lane for one in found for lane in peer.lanes(one.name, router, requests, one.catalogue, one.rows, names=names)
     ]

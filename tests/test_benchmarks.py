@@ -120,10 +120,10 @@ def test_llama_cpp_computes_the_same_and_says_what_the_script_says(routing: Modu
     with routing.llama_race.peer_of(model, quiet, tries=1) as peer:
         for lane in peer.lanes("script", Router(plain.decoder, one.catalogue), requests, rows=one.rows):
             assert [lane.call(number).output for number in range(4)] == [example.answer for example in examples]
-        held, free = peer.lanes("own", plain, requests)
+        held, free, _ = peer.lanes("own", plain, requests)
         assert [free.call(number).output for number in range(4)] == [plain.route(request).raw for request in requests]
         assert all(held.call(number).output.startswith('{"tool":"') for number in range(4))
-        assert peer.figures["largest_logit_difference"] < 1e-3
+        assert peer.figures["largest_logit_difference"] < 1e-4
 
 
 def test_adapters_are_measured_with_their_own_answers(routing: ModuleType, adapter: Path, tmp_path: Path) -> None:
