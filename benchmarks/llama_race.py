@@ -5,6 +5,7 @@ Optional: without `llama-cpp-python` and `gguf` nothing is measured, and every f
     pip install gguf llama-cpp-python    # compiled for this machine, which takes minutes
 """
 
+import copy
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -15,7 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mlx_router.bench import ROUTER, shown, times
+from mlx_router.bench import ROUTER, greedy, shown, times
+from mlx_router.calls import Message
 from mlx_router.catalogue import Catalogue
 from mlx_router.machine import usable_cpus
 from mlx_router.model import Model
@@ -25,7 +27,6 @@ from mlx_router.races import Call, Lane, Name, differences, first_token_speedup,
 from mlx_router.router import Router
 
 import numpy as np  # isort: skip
-from mlx_lm.models.cache import make_prompt_cache  # isort: skip
 
 LLAMA = "llama.cpp, prompt cache, grammar"
 FREE = "llama.cpp, prompt cache"
@@ -49,7 +50,7 @@ Progress = Callable[[str], None]
 def peer_of(model: Model, progress: Progress, tries: int = 3) -> "Iterator[Peer | None]":
     """llama.cpp with the weights of a model, in a temporary file; None where it can't take part.
 
-    `tries` is how many requests the number of threads is chosen by.
+    `tries` is by how many requests, and in how many rounds of them, the number of threads is chosen.
     """
     if not all(map(find_spec, NEEDED)):
         progress("llama.cpp is not measured: llama-cpp-python and gguf are not both installed")
@@ -110,8 +111,7 @@ class Peer:
 
         chat = self.model.chat
         messages = [router.prompt(request, catalogue=catalogue).messages for request in requests]
-        prompts = [chat.prompt_tokens(one) for one in messages]
-        room = max(map(len, prompts)) + router.max_tokens
+        room = max(len(chat.prompt_tokens(one)) for one in messages) + router.max_tokens
         grammar = gbnf(router.catalogue if catalogue is None else catalogue)
 
         def call(context: Kept, constrained: bool, number: int) -> Call:
@@ -124,7 +124,7 @@ class Peer:
             context = Kept(self.weights, chat, messages[0][0], room, grammar, exact=exact)
             self.contexts.append(context)
             if exact:
-                self._check(context, prompts[0])
+                self._check(context, router, messages[0])
             tried = range(len(requests))[: self.tries]
             threads = self._best_threads(f"{scene}: {name}", context, lambda: [call(context, exact, n) for n in tried])
             self.threads.setdefault(scene, {})[name] = threads
@@ -135,24 +135,31 @@ class Peer:
             contexts[FREE] = contexts[LLAMA]
         return [Lane(scene, name, partial(call, contexts[name], name == LLAMA)) for name in names]
 
-    def _check(self, context: Any, prompt: list[int]) -> None:
-        """Make sure that it computes what MLX does, after the prompt and after one token behind the catalogue."""
-        network = self.model.network
-        for tokens in (prompt, prompt[: len(context.prefix) + 1]):
-            expected = np.asarray(run(network, tokens, make_prompt_cache(network))[0])
-            difference = float(np.abs(context.logits(tokens) - expected).max())
-            self.logit_difference = max(self.logit_difference, difference)
-            assert difference < TOLERANCE * np.ptp(expected), f"llama.cpp's logits differ by {difference}"
+    def _check(self, context: Any, router: Router, messages: Sequence[Message]) -> None:
+        """Make sure that it computes what MLX does, each going on from its own prefix."""
+        decoder = greedy(router)
+        prompt, prefix = self.model.chat.prompt_tokens(messages), decoder.prefixes.get(messages)
+        cache = copy.deepcopy(prefix.cache)
+        expected = np.asarray(run(decoder.model.network, prompt[len(prefix.tokens) :], cache)[0])
+        difference = float(np.abs(context.logits(prompt) - expected).max())
+        self.logit_difference = max(self.logit_difference, difference)
+        assert difference < TOLERANCE * np.ptp(expected), f"llama.cpp's logits differ by {difference}"
 
     def _best_threads(self, who: str, context: Any, answer: Callable[[], list[Call]]) -> int:
-        """The number of threads that answers some requests in the least time; the context takes it."""
-        found = {}
-        for count in range(1, usable_cpus() + 1):
-            context.use_threads(count)
-            found[count] = statistics.median(call.total_ms for call in answer())
-        best = min(found, key=lambda count: found[count])
+        """The number of threads that answers some requests in the least time; the context takes it.
+
+        The numbers take turns, after a first round that is not counted.
+        """
+        found: dict[int, list[float]] = {count: [] for count in range(1, usable_cpus() + 1)}
+        answer()
+        for _ in range(self.tries):
+            for count, times_ms in found.items():
+                context.use_threads(count)
+                times_ms += [call.total_ms for call in answer()]
+        medians = {count: statistics.median(times_ms) for count, times_ms in found.items()}
+        best = min(medians, key=lambda count: medians[count])
         context.use_threads(best)
-        listed = ", ".join(f"{ms:.1f} with {count}" for count, ms in found.items())
+        listed = ", ".join(f"{ms:.1f} with {count}" for count, ms in medians.items())
         self.progress(f"{who}: best with {best} thread(s); ms of a call: {listed}")
         return best
 
