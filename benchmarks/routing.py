@@ -7,15 +7,15 @@
 
 For each request the contestants take turns: this router; the same without drafts, which is plain greedy decoding;
 `mlx_lm.generate`, the Python function, the model loaded; the same with a prompt cache of the catalogue, copied for each
-call. All of them run on the same weights in memory, on the same BLAS. The router is timed with all that its caller
-waits for, mlx-lm without this package's parsing.
+call. All of them run on the same weights in memory, on the same BLAS. Where `llama-cpp-python` and `gguf` are installed
+(`pip install gguf llama-cpp-python`, some minutes of compiling), llama.cpp takes part with the same weights as float32
+GGUF, its prompt cache, and its grammar of the catalogue; without them `vs_llama_cpp` is null. The router is timed with
+all that its caller waits for, the others without this package's parsing.
 
 `tiny`: the embedded base with the example adapters, on their own test rows and with their own answers. `qwen3_0.6b`: a
 randomly initialised model of Qwen3-0.6B's shape, with the embedded base's tokenizer in place of Qwen's (the head has
 Qwen's 151,936 rows all the same). Catalogues of 3, 20 and 100 tools and one of about 800 tokens: for both models the
 answers are set to the gold (benchmarks/scripted.py), the same in every catalogue, so that only the catalogue differs.
-
-llama.cpp is not measured: `vs_llama_cpp` is null.
 """
 
 import argparse
@@ -71,6 +71,7 @@ from mlx_router.router import Router
 from mlx_router.signature import parse_signatures
 from mlx_router.tuning import Known, replay, tune
 
+import llama_race  # isort: skip
 from scripted import Scripted  # isort: skip
 import mlx.core as mx  # isort: skip
 from mlx.utils import tree_flatten  # isort: skip
@@ -252,6 +253,18 @@ def scripted_lanes(
     return made
 
 
+def llama_lanes(
+    peer: llama_race.Peer | None, found: Sequence[Scene], router: Router, requests: Sequence[str], large: bool
+) -> list[Lane]:
+    """llama.cpp in all scenes, if it is there; with a large model in one way only."""
+    if peer is None:
+        return []
+    names = [llama_race.LLAMA] if large else list(llama_race.ENDS)
+    return [
+        lane for one in found for lane in peer.lanes(one.name, router, requests, one.catalogue, one.rows, names=names)
+    ]
+
+
 def scaling(
     model: Model, small: Scene, big: Scene, requests: Sequence[str], length: int, p50: dict[str, float]
 ) -> dict[str, Any]:
@@ -287,7 +300,7 @@ def measure_scripted(
     model: Model, examples: Sequence[Example], bandwidth: float, progress: Progress, *, large: bool
 ) -> dict[str, Any]:
     """Catalogues of several sizes, the answers set to the gold."""
-    model = scripted_model(model)
+    real, model = model, scripted_model(model)
     found = scenes(model, examples, progress)
     requests = [example.request for example in examples]
     by_name = {one.name: one for one in found}
@@ -295,8 +308,12 @@ def measure_scripted(
     length, tuning = tuned_length(model, long, examples, progress)
     router = Router(GreedyDecoder(model, draft_length=length), found[0].catalogue, max_tokens=MAX_TOKENS)
     routers = contestants(router)
-    calls = race(scripted_lanes(model, found, requests, routers, large), len(requests), progress=progress)
-    figures = {one.name: one.figures | compare(calls, one.name) for one in found}
+    made = scripted_lanes(model, found, requests, routers, large)
+    with llama_race.peer_of(real, progress, tries=1 if large else 3) as peer:
+        made += llama_lanes(peer, found, router, requests, large)
+        calls = race(made, len(requests), progress=progress)
+        beside_llama = peer and peer.figures
+    figures = {one.name: one.figures | compare(calls, one.name) | llama_race.figures(calls, one.name) for one in found}
     for one in found:
         said = figures[one.name]
         said["limit"] = limit_of(model, said["passes_per_call_median"], bandwidth)
@@ -309,6 +326,7 @@ def measure_scripted(
     beside = scaling(model, small, big, requests, length, p50) if small and big else None
     return {
         "draft_length": tuning,
+        "llama_cpp": beside_llama,
         "scenes": figures,
         "scaling": beside,
         "batch": batch_scripted(model, long, requests, routers, calls, progress, large=large),
@@ -352,13 +370,17 @@ def measure_own(
         routers = contestants(router)
         name = Path(folder).name
         progress(f"{name}: {len(requests)} of its test rows")
-        calls = race(lanes(name, routers, requests), len(requests), progress=progress)
-        result = compare(calls, name)
+        with llama_race.peer_of(greedy(router).model, progress) as peer:
+            more = peer.lanes(name, router, requests) if peer else []
+            calls = race([*lanes(name, routers, requests), *more], len(requests), progress=progress)
+            beside_llama = peer and peer.figures
+        result = compare(calls, name) | llama_race.figures(calls, name)
         alone = {who: calls[name, who] for who in (ROUTER, GENERATE)}
         figures[name] = {
             "tools": len(router.catalogue),
             "prefix_tokens": prefix_tokens(greedy(router).model, router.catalogue),
             **result,
+            "llama_cpp": beside_llama,
             "limit": limit_of(greedy(router).model, result["passes_per_call_median"], bandwidth),
             "batch": batch_figures(*batches(routers, requests), alone, progress),
             "passes": [call.passes for call in calls[name, ROUTER]],
@@ -434,7 +456,7 @@ def headline(found: dict[str, Any], *, passes: float, batch_speedup: float) -> d
         "p50_over_attention_alone": beside and beside["over_attention_alone"],
         "batch_speedup": batch_speedup,
         "differences_from_plain_greedy": sum(one for one in compared if one is not None),
-        "vs_llama_cpp": None,
+        "vs_llama_cpp": long["speedup_vs_llama_cpp"],
         **found,
     }
 
@@ -515,6 +537,7 @@ def _section(found: dict[str, Any]) -> list[str]:
     parts = ["\n".join(lines)]
     for name, one in (*found["scenes"].items(), *found.get("own", {}).items()):
         parts.append(f"-- {name}: {one['tools']} tools, {one['prefix_tokens']} tokens\n{render_comparison(one)}")
+        parts += filter(None, [llama_race.render(one)])
         parts.append(render_limit(one["limit"], one["contestants"][ROUTER]["p50_ms"]))
         if "batch" in one:
             parts.append(render_batch(one["batch"]))

@@ -48,16 +48,11 @@ class SharedPrefixCache:
         self.new_keys, self.new_values = prefix.keys, prefix.values
         self.offset: int = self.keys.shape[2]
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> Parts:
         """Keys and values (B, heads, prefix + suffix, head dim) of the whole rows."""
         self.new_keys, self.new_values = keys, values
-        # Both are lazy: where attention takes the parts instead, these copies are never made.
-        joined = tuple(
-            mx.concatenate([mx.broadcast_to(before, (new.shape[0], *before.shape[1:])), new], axis=2)
-            for before, new in ((self.keys, keys), (self.values, values))
-        )
-        self.offset = joined[0].shape[2]
-        return joined[0], joined[1]
+        self.offset = self.keys.shape[2] + keys.shape[2]
+        return joined((self.keys, self.values), (keys, values))
 
     def make_mask(self, size: int, return_array: bool = False, window_size: int | None = None) -> Any:
         """The causal mask of `size` new positions after the prefix."""
@@ -67,8 +62,68 @@ class SharedPrefixCache:
         """Attention of the rows to the prefix and to themselves."""
         if not _is_causal(mask):
             return None
-        own = (self.new_keys, self.new_values)
-        return suffix_attention(queries, (self.keys, self.values), own, _causal(0, queries.shape[2]))
+        prefix, own = (self.keys, with_ones(self.values)), (self.new_keys, self.new_values)
+        return suffix_attention(queries, prefix, own, causal(0, queries.shape[2]))
+
+
+class ContinuedCache:
+    """One layer's keys and values of one text that goes on from a prefix, which is neither copied nor changed.
+
+    `prefix` holds the prefix's keys, and its values with a column of ones. What is written can be taken back again.
+    """
+
+    def __init__(self, prefix: Parts) -> None:
+        self.prefix = prefix
+        self.own = KVCache()
+        self.own_parts: Parts = prefix
+
+    @property
+    def offset(self) -> int:
+        """The position of the next token."""
+        return int(self.prefix[0].shape[2] + self.own.offset)
+
+    @property
+    def state(self) -> Parts:
+        """What the passes have written."""
+        keys, values = self.own.state
+        return keys, values
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> Parts:
+        """Keys and values (1, heads, tokens, head dim) of the whole text."""
+        self.own_parts = self.own.update_and_fetch(keys, values)
+        return joined((self.prefix[0], self.prefix[1][..., :-1]), self.own_parts)
+
+    def make_mask(self, size: int, return_array: bool = False, window_size: int | None = None) -> Any:
+        """The causal mask of `size` new positions."""
+        return create_attention_mask(size, offset=self.offset, return_array=return_array, window_size=window_size)
+
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, mask: Any) -> mx.array | None:
+        """Attention of new tokens to the prefix and to what was written after it."""
+        if mask is not None and not _is_causal(mask):
+            return None
+        end = self.own.offset
+        return suffix_attention(queries, self.prefix, self.own_parts, causal(end - queries.shape[2], end))
+
+    def is_trimmable(self) -> bool:
+        """Whether written tokens can be taken back."""
+        return True
+
+    def trim(self, count: int) -> int:
+        """Take the last tokens back, at most all that were written; return how many."""
+        return int(self.own.trim(count))
+
+
+def continuable(layer: Any) -> bool:
+    """Whether a text can go on from this layer's cache by a `ContinuedCache`, and fast."""
+    return type(layer) is KVCache and layer.keys is not None and layer.keys.dtype == mx.float32 and is_fast()
+
+
+def prefix_parts(layer: KVCache) -> Parts:
+    """What a `ContinuedCache` begins with, of a layer's cache; both hold the same memory afterwards."""
+    keys, values = layer.keys_and_values()
+    keys, values = mx.contiguous(keys), with_ones(values)
+    layer.keys, layer.values = keys, values[..., :-1]
+    return keys, values
 
 
 def prefix_caches(network: Any) -> list[Any]:
@@ -153,12 +208,12 @@ def prefix_attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.
     kv_heads, size = keys.shape[1], queries.shape[2]
     before = keys.shape[2] - size
     grouped = queries.reshape(kv_heads, -1, size, queries.shape[-1])
-    keys, values = keys.swapaxes(0, 1), _with_ones(values.swapaxes(0, 1))
+    keys, values = keys.swapaxes(0, 1), with_ones(values.swapaxes(0, 1))
     blocks = []
     for start in range(0, size, BLOCK):
         end = min(start + BLOCK, size)
         seen = before + end
-        scores = mx.matmul(grouped[:, :, start:end], keys[:, :, :seen].swapaxes(-1, -2)) + _causal(before + start, seen)
+        scores = mx.matmul(grouped[:, :, start:end], keys[:, :, :seen].swapaxes(-1, -2)) + causal(before + start, seen)
         largest = mx.stop_gradient(scores.max(axis=-1, keepdims=True))
         blocks.append(_normalised(exponential(scores - largest) @ values[:, :, :seen]))
     return mx.concatenate(blocks, axis=2).reshape(1, -1, size, values.shape[-1] - 1)
@@ -167,8 +222,9 @@ def prefix_attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.
 def suffix_attention(queries: mx.array, prefix: Parts, own: Parts, mask: mx.array) -> mx.array:
     """Attention of rows (B, heads, T, dim) to one prefix and to keys and values of their own, in one softmax.
 
-    The prefix's scores are one product for all rows. The scale is in the queries; `mask`, (T, columns) or
-    (B, 1, T, columns), is added to the scores of the rows' own columns.
+    The prefix's scores are one product for all rows. The prefix's values have a column of ones
+    (`with_ones`). The scale is in the queries; `mask`, (T, columns) or (B, 1, T, columns), is added to the scores of
+    the rows' own columns.
     """
     rows, heads, size, dim = queries.shape
     kv_heads = prefix[0].shape[1]
@@ -179,13 +235,25 @@ def suffix_attention(queries: mx.array, prefix: Parts, own: Parts, mask: mx.arra
     before = mx.matmul(together, prefix[0][0].swapaxes(-1, -2))
     after = mx.matmul(grouped, own_keys.swapaxes(-1, -2)) + mask
     largest = mx.stop_gradient(mx.maximum(before.max(axis=-1), after.max(axis=-1).reshape(kv_heads, -1))[..., None])
-    attended = exponential(before - largest) @ _with_ones(prefix[1][0])
-    attended_own = exponential(after - largest.reshape(*after.shape[:-1], 1)) @ _with_ones(own_values)
+    attended = exponential(before - largest) @ prefix[1][0]
+    attended_own = exponential(after - largest.reshape(*after.shape[:-1], 1)) @ with_ones(own_values)
     found = _normalised(attended + attended_own.reshape(attended.shape))
     return found.reshape(kv_heads, rows, -1, size, found.shape[-1]).swapaxes(0, 1).reshape(rows, heads, size, -1)
 
 
-def _with_ones(values: mx.array) -> mx.array:
+def joined(prefix: Parts, own: Parts) -> Parts:
+    """Keys and values (B, heads, columns, dim) of rows behind those of a prefix of batch size 1.
+
+    Both are lazy: where `attend` takes the parts instead, the copies are never made.
+    """
+    keys, values = (
+        mx.concatenate([mx.broadcast_to(before, (new.shape[0], *before.shape[1:])), new], axis=2)
+        for before, new in zip(prefix, own, strict=True)
+    )
+    return keys, values
+
+
+def with_ones(values: mx.array) -> mx.array:
     """A column of ones beside the values: the product with it is the softmax's denominator."""
     return mx.concatenate([values, mx.ones((*values.shape[:-1], 1), values.dtype)], axis=-1)
 
@@ -194,6 +262,6 @@ def _normalised(sums: mx.array) -> mx.array:
     return sums[..., :-1] / sums[..., -1:]
 
 
-def _causal(start: int, end: int) -> mx.array:
+def causal(start: int, end: int) -> mx.array:
     """What is added to the scores of positions from `start` for all positions up to `end`."""
     return mx.where(mx.arange(start, end)[:, None] >= mx.arange(end)[None], 0.0, MASKED)

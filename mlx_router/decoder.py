@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .answers import Answer, Job, Reading
+from .attention import ContinuedCache
 from .calls import Draft, Generation, Message, Prompt, Stop
 from .confidence import Candidate, NameScore, candidates
 from .errors import RequestError
@@ -24,6 +25,8 @@ logger = logging.getLogger("mlx_router")
 
 # On a CPU with a real BLAS a pass of 17 tokens costs about twice one of a single token; a GPU has less to spare.
 DRAFT_LENGTH = {"cpu": 16, "gpu": 8}
+# The passes of a batch are full enough without long guesses; on a CPU every token of theirs costs the same.
+BATCH_DRAFT_LENGTH = {"cpu": 4, "gpu": 8}
 BATCH_SIZE = 32
 # A batch has fewer rows where their copies of the prefix would take more than this.
 BATCH_BYTES = 1024**3
@@ -171,8 +174,7 @@ class GreedyDecoder:
         prefix = self.prefixes.get(job.prompt.messages)
         if not _begins_with(job.tokens, prefix):
             return make_prompt_cache(self.model.network), 0
-        # A copy is right for every kind of cache; some can't be trimmed back to the prefix.
-        return copy.deepcopy(prefix.cache), len(prefix.tokens)
+        return prefix.continued(), len(prefix.tokens)
 
     def _parts(self, jobs: list[Job]) -> Iterator[list[Job]]:
         """The jobs of one system message in batches of a size that memory allows."""
@@ -191,7 +193,9 @@ class GreedyDecoder:
         alone = [job for job in jobs if job.number not in numbers]
         found = {job.number: self._decode(job, time.perf_counter()) for job in alone}
         if together:
-            found |= decode_together(self.model.network, together, prefix, self.draft_length)
+            found |= decode_together(
+                self.model.network, together, prefix, min(self.draft_length, BATCH_DRAFT_LENGTH[BACKEND.device])
+            )
         return found
 
     def _can_batch(self, jobs: list[Job], prefix: Prefix) -> bool:
@@ -223,6 +227,7 @@ def _begins_with(tokens: list[int], prefix: Prefix) -> bool:
 def _can_take_back(cache: Any, tokens: int) -> bool:
     """Whether, after so many more tokens, each layer can still be trimmed; a window that has gone round can't."""
     return all(
-        type(layer) is KVCache or (type(layer) is RotatingKVCache and layer.offset + tokens < layer.max_size)
+        type(layer) in (KVCache, ContinuedCache)
+        or (type(layer) is RotatingKVCache and layer.offset + tokens < layer.max_size)
         for layer in cache
     )

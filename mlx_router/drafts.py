@@ -8,11 +8,12 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from .calls import NO_TOOL, REASON_CODES
 from .catalogue import MORE, Catalogue, Tool
+from .prompts import KEPT_SYSTEMS
 from .schemas import Schema
 
 HEAD = '{"tool":"'
@@ -50,7 +51,7 @@ class Drafter:
     def _ranked(self) -> list[str]:
         """Tool names, the one that shares most words with the request first; `no_tool` last."""
         said = {_stem(word) for word in WORD.findall(self.request.casefold())}
-        scores = {tool.name: _overlap(tool, said) for tool in self.catalogue}
+        scores = {tool: _overlap(name, description, said) for tool, name, description in _own_words(self.catalogue)}
         return [*sorted(scores, key=lambda name: -scores[name]), NO_TOOL]
 
     def _from_name(self, begun: str) -> str:
@@ -164,10 +165,21 @@ def _choices(schema: Schema) -> list[Any]:
     return list(found) if isinstance(found, list) else []
 
 
-def _overlap(tool: Tool, said: set[str]) -> float:
-    """How many of the request's words the tool's name and description have; the name's count more."""
-    name = {_stem(word) for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", tool.name.replace("_", " "))}
-    description = {_stem(word) for word in WORD.findall(tool.description)}
+@lru_cache(maxsize=KEPT_SYSTEMS)
+def _own_words(catalogue: Catalogue) -> list[tuple[str, set[str], set[str]]]:
+    """Each tool's name, the words of its name, and those of its description."""
+    return [
+        (
+            tool.name,
+            {_stem(word) for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", tool.name.replace("_", " "))},
+            {_stem(word) for word in WORD.findall(tool.description)},
+        )
+        for tool in catalogue
+    ]
+
+
+def _overlap(name: set[str], description: set[str], said: set[str]) -> float:
+    """How many of the request's words a tool's name and description have; the name's count more."""
     return 2.0 * len(name & said) + 1.0 * len(description & said) - 0.01 * len(description)
 
 

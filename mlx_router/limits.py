@@ -1,6 +1,5 @@
 """What the machine allows: bytes a second, the time of a pass, and what attention to a longer catalogue costs."""
 
-import copy
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -50,14 +49,14 @@ def pass_seconds(
 
     The sizes take turns, at least three and at most 15 times, until so many `seconds` are over.
     """
-    cache = copy.deepcopy(prefix.cache)
+    cache = prefix.continued()
     trims = can_trim_prompt_cache(cache)
     times: dict[int, list[float]] = {size: [] for size in sizes}
     start = 0.0
     for number in range(MOST_ROUNDS + 1):
         for size in sizes:
             if not trims:
-                cache = copy.deepcopy(prefix.cache)
+                cache = prefix.continued()
             taken = timed(partial(_pass, model.network, size, cache))
             if trims:
                 trim_prompt_cache(cache, size)

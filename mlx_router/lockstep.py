@@ -1,6 +1,5 @@
 """Several answers at once: each pass takes every answer on by as many tokens as its guess was right, and one more."""
 
-import copy
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,7 +28,7 @@ class Lockstep:
     """Rows that go on from one prefix. Raises `ValueError` where a layer keeps anything else than keys and values."""
 
     def __init__(self, network: Any, prefix: Prefix, count: int) -> None:
-        found = ragged(prefix.cache, count, len(prefix.tokens))
+        found = ragged(prefix, count)
         if found is None:
             raise ValueError("its layers keep more than keys and values")
         self.network = network
@@ -166,10 +165,10 @@ def lockstep_problem(network: Any, jobs: Sequence[Job], prefix: Prefix, dtype: s
     except (ValueError, TypeError, AttributeError, IndexError) as error:
         return f"this architecture does not take them ({error})"
     alone = mx.concatenate(
-        [run(network, [*prompt], copy.deepcopy(prefix.cache)) for prompt in pair]
+        [run(network, [*prompt], prefix.continued()) for prompt in pair]
         + [
-            run(network, [*pair[0], PADDING], copy.deepcopy(prefix.cache)),
-            run(network, [*pair[1], PADDING, PADDING], copy.deepcopy(prefix.cache)),
+            run(network, [*pair[0], PADDING], prefix.continued()),
+            run(network, [*pair[1], PADDING, PADDING], prefix.continued()),
         ]
     )
     difference, largest = _largest(together - alone), _largest(alone)

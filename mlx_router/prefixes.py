@@ -1,5 +1,6 @@
 """Prefilled prefixes: what a model's caches hold after a system message, kept in memory and, if wanted, on disk."""
 
+import copy
 import hashlib
 import io
 import json
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .attention import fast_kernels
+from .attention import ContinuedCache, Parts, continuable, fast_kernels, prefix_parts
 from .calls import Message
 from .heads import logits_at
 from .model import Model
@@ -37,10 +38,31 @@ ASIDE_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Prefix:
-    """A system message's tokens and the model's caches after them. Whoever goes on from it copies the caches."""
+    """A system message's tokens and the model's caches after them, which nobody changes.
+
+    `parts`, where all layers have them, are what rows and texts can share without a copy.
+    """
 
     tokens: tuple[int, ...]
     cache: Any
+    parts: Sequence[Parts] | None = None
+
+    @classmethod
+    def of(cls, tokens: tuple[int, ...], cache: Any) -> "Prefix":
+        """The prefix of computed caches."""
+        if not tokens or not all(map(continuable, cache)):
+            return cls(tokens, cache)
+        parts = [prefix_parts(layer) for layer in cache]
+        mx.eval(parts)
+        settle(cache)
+        return cls(tokens, cache, parts)
+
+    def continued(self) -> Any:
+        """Caches for one text that goes on from the prefix."""
+        if self.parts is not None:
+            return [ContinuedCache(parts) for parts in self.parts]
+        # A copy is right for every kind of cache; some can't be trimmed back to the prefix.
+        return copy.deepcopy(self.cache)
 
     @property
     def nbytes(self) -> int:
@@ -98,7 +120,7 @@ class PrefixCache:
         if tokens:
             run(self.model.network, list(tokens), cache)
             settle(cache)
-        prefix = Prefix(tokens, cache)
+        prefix = Prefix.of(tokens, cache)
         if self.files is not None and tokens:
             self.files.write(self.model, system, prefix)
         return prefix
@@ -159,7 +181,7 @@ class PrefixFiles:
             os.utime(path)
         except OSError as error:
             logger.warning("the prefix cache can't note that %s was used: %s", path, error)
-        return Prefix(tokens, cache)
+        return Prefix.of(tokens, cache)
 
     def write(self, model: Model, system: Message, prefix: Prefix) -> None:
         """Write a prefix, unless it is larger than all files may be together."""

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -27,8 +27,11 @@ STOPPED_CLOCK = "{%- macro strftime_now(format) -%}" + A_DAY + "{%- endmacro -%}
 TEMPLATE_OPTIONS = {"enable_thinking": False, "date_string": A_DAY}
 SLOT = "mlxrouterslot{}x"
 MAX_REQUEST_CHARACTERS = 100_000
+# Catalogues whose text and tokens are not made anew for every request.
+KEPT_SYSTEMS = 16
 
 
+@lru_cache(maxsize=KEPT_SYSTEMS)
 def system_message(catalogue: Catalogue, style: Style = "signature") -> str:
     """The system message of a catalogue: instructions, tools, and how to answer."""
     head = f"{catalogue.instructions.strip()} {TOOLS_FOLLOW}".strip()
@@ -113,6 +116,7 @@ class ChatFormat:
     def __init__(self, tokenizer: Tokenizer, eos_tokens: Sequence[int] | None = None) -> None:
         self.tokenizer = tokenizer
         self.eos_tokens = frozenset(eos_tokens or (tokenizer.eos_token_id,))
+        self._kept_tokens = lru_cache(maxsize=KEPT_SYSTEMS)(self._tokens)
         if not tokenizer.chat_template:
             raise ModelError(
                 "this model's tokenizer has no chat template", hint="take an instruct version of the model"
@@ -209,14 +213,41 @@ class ChatFormat:
         """Tokens of the frame with the contents in it.
 
         The text is encoded in one go unless a content holds a control token's text; there it is cut after that
-        text's first character, so that no piece shows the tokenizer the whole of it.
+        text's first character, so that no piece shows the tokenizer the whole of it. What stands before the request is
+        encoded once, where the template allows that.
         """
         text = frame[0]
-        cuts = [0]
+        cuts, kept = [0], 0
         for message, piece in zip(messages, frame[1:], strict=True):
             if self._control is not None:
                 cuts += [len(text) + match.start() + 1 for match in self._control.finditer(message["content"])]
-            text += message["content"] + piece
+            text += message["content"]
+            if self._cut is not None and not kept:
+                kept = len(text) + self._cut
+                cuts.append(kept)
+            text += piece
         cuts.append(len(text))
-        pieces = [text[start:end] for start, end in pairwise(cuts)]
-        return [token for piece in pieces for token in self.tokenizer.encode(piece, add_special_tokens=False)]
+        found: list[int] = []
+        for start, end in pairwise(cuts):
+            found += self._kept_tokens(text[start:end]) if end <= kept else self._tokens(text[start:end])
+        return found
+
+    def _tokens(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    @cached_property
+    def _cut(self) -> int | None:
+        """Where the frame's piece before the request can be cut: at a control token, which merges with nothing.
+
+        None where it has none, or where this tokenizer encodes the two parts otherwise than the whole.
+        """
+        before, between, after = self._row_frame[:3]
+        tokens = list(self._control.finditer(between)) if self._control is not None else []
+        if not tokens:
+            return None
+        cut = tokens[-1].start()
+        for system in ("A text.", "A text that ends in a space ", "One that ends in a line break\n"):
+            head, rest = before + system + between[:cut], between[cut:] + "a request" + after
+            if self._tokens(head + rest) != self._tokens(head) + self._tokens(rest):
+                return None
+        return cut

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from .attention import MASKED, suffix_attention
-from .exponential import is_fast
+from .attention import MASKED, Parts, joined, suffix_attention
+from .prefixes import Prefix
 
 import mlx.core as mx  # isort: skip
 from mlx_lm.models.cache import KVCache, RotatingKVCache  # isort: skip
@@ -98,23 +98,22 @@ class RaggedCache:
 
 
 class SharedRaggedCache(RaggedCache):
-    """The same with one prefix for all rows, which is kept once: `keys` and `values` hold the columns after it."""
+    """The same with one prefix for all rows, which is kept once: `keys` and `values` hold the columns after it.
 
-    def __init__(self, rows: Rows, keys: mx.array, values: mx.array) -> None:
+    The prefix's values have a column of ones.
+    """
+
+    def __init__(self, rows: Rows, prefix: Parts) -> None:
         self.rows, self.window, self.first = rows, None, rows.columns
-        self.prefix = (keys, values)
-        self.keys, self.values = (mx.zeros((len(rows.lengths), one.shape[1], 0, one.shape[3])) for one in self.prefix)
+        self.prefix = prefix
+        keys = prefix[0]
+        self.keys = self.values = mx.zeros((len(rows.lengths), keys.shape[1], 0, keys.shape[3]))
         self.own = (self.keys, self.values)
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> Parts:
         """Write the pass's keys and values; return those of all columns."""
         self.own = super().update_and_fetch(keys, values)
-        # Both are lazy: where `attend` takes the parts instead, these copies are never made.
-        joined = [
-            mx.concatenate([mx.broadcast_to(before, (own.shape[0], *before.shape[1:])), own], axis=2)
-            for before, own in zip(self.prefix, self.own, strict=True)
-        ]
-        return joined[0], joined[1]
+        return joined((self.prefix[0], self.prefix[1][..., :-1]), self.own)
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, mask: Any) -> mx.array | None:
         """Attention to the whole prefix, and to what the mask shows of the columns after it."""
@@ -123,17 +122,17 @@ class SharedRaggedCache(RaggedCache):
         return suffix_attention(queries, self.prefix, self.own, mx.where(mask[..., self.first :], 0.0, MASKED))
 
 
-def ragged(cache: Any, count: int, prefix: int) -> tuple[Rows, list[RaggedCache]] | None:
-    """Caches for `count` rows that go on from a prefix's caches; None where a layer keeps anything else than keys."""
-    rows = Rows(count, prefix)
+def ragged(prefix: Prefix, count: int) -> tuple[Rows, list[RaggedCache]] | None:
+    """Caches for `count` rows that go on from a prefix; None where a layer keeps anything else than keys."""
+    rows = Rows(count, len(prefix.tokens))
+    if prefix.parts is not None:
+        return rows, [SharedRaggedCache(rows, parts) for parts in prefix.parts]
     found: list[RaggedCache] = []
-    for layer in cache:
+    for layer in prefix.cache:
         kept = _kept(layer)
         if kept is None:
             return None
-        keys, values, window = kept
-        whole = window is None and keys.dtype == mx.float32 and is_fast()
-        found.append(SharedRaggedCache(rows, keys, values) if whole else RaggedCache(rows, *kept))
+        found.append(RaggedCache(rows, *kept))
     return rows, found
 
 

@@ -80,6 +80,7 @@ def test_without_a_script_the_network_is_itself(routing: ModuleType, tmp_path: P
 
 def test_a_random_model_gives_all_figures(routing: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "fresh_scripted", lambda *_: {})
+    monkeypatch.setattr(routing.llama_race, "NEEDED", ("no_such_package",))
     found = routing.random_section(routing.SMALL, 2, 1e9, quiet, large=True)
 
     assert set(found) >= FIGURES
@@ -94,6 +95,35 @@ def test_a_random_model_gives_all_figures(routing: ModuleType, monkeypatch: pyte
     assert found["batch"]["differences_from_one_by_one"] == 0
     text = routing.render({"machine": {}, "memory_bandwidth_gb_per_s": 1.0, "qwen3_small": found})
     assert "passes_per_call_median" in text and "over what attention alone costs" in text
+
+
+def test_llama_cpp_is_left_out_where_it_is_not_installed(
+    routing: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(routing.llama_race, "NEEDED", ("no_such_package",))
+    model = load_base(str(routing.random_model(tmp_path / "model", routing.SMALL)))
+    said: list[str] = []
+    with routing.llama_race.peer_of(model, said.append) as peer:
+        assert peer is None
+    assert "not measured" in said[0]
+
+
+def test_llama_cpp_computes_the_same_and_says_what_the_script_says(routing: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp")
+    pytest.importorskip("gguf")
+    model = load_base(str(routing.random_model(tmp_path / "model", routing.SMALL)))
+    examples = routing.gold_rows(4)
+    one = routing.scene("here", 5, model, examples)
+    requests = [example.request for example in examples]
+    plain = Router(GreedyDecoder(model, draft_length=0), one.catalogue, max_tokens=12)
+
+    with routing.llama_race.peer_of(model, quiet, tries=1) as peer:
+        for lane in peer.lanes("script", Router(plain.decoder, one.catalogue), requests, rows=one.rows):
+            assert [lane.call(number).output for number in range(4)] == [example.answer for example in examples]
+        held, free, _ = peer.lanes("own", plain, requests)
+        assert [free.call(number).output for number in range(4)] == [plain.route(request).raw for request in requests]
+        assert all(held.call(number).output.startswith('{"tool":"') for number in range(4))
+        assert peer.figures["largest_logit_difference"] < 1e-4
 
 
 def test_adapters_are_measured_with_their_own_answers(routing: ModuleType, adapter: Path, tmp_path: Path) -> None:

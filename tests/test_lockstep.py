@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tiny_models import make_model
 
-from mlx_router import attention, ragged, streams
+from mlx_router import attention, streams
 from mlx_router.calls import Generation, Prompt
 from mlx_router.catalogue import Catalogue
 from mlx_router.decoder import GreedyDecoder
@@ -60,7 +60,6 @@ def test_together_or_alone(
     model: Model, family: str, catalogue: Catalogue, draft_length: int, kernels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In two groups with one prefix, as on an x86 processor, and in one with copies of it, as elsewhere."""
-    monkeypatch.setattr(ragged, "is_fast", lambda: kernels == "own")
     monkeypatch.setattr(attention, "is_fast", lambda: kernels == "own")
     monkeypatch.setattr(streams, "_second", mx.new_stream(mx.cpu) if kernels == "own" else None)
     system = system_message(catalogue)

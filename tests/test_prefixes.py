@@ -1,5 +1,6 @@
 """Prefilled prefixes in memory and on disk: they change how long an answer takes, and never the answer."""
 
+import copy
 import logging
 import os
 from pathlib import Path
@@ -7,11 +8,16 @@ from pathlib import Path
 import pytest
 from tiny_models import make_model
 
+from mlx_router.attention import ContinuedCache
 from mlx_router.calls import Generation, Message
 from mlx_router.decoder import GreedyDecoder
+from mlx_router.exponential import is_fast
 from mlx_router.model import Model, load_base
-from mlx_router.prefixes import ASIDE_SECONDS, SUFFIX, PrefixCache, PrefixFiles
+from mlx_router.prefixes import ASIDE_SECONDS, SUFFIX, PrefixCache, PrefixFiles, run
 from mlx_router.prompts import conversation
+
+import mlx.core as mx  # isort: skip  (model has put the BLAS in place)
+from mlx_lm.models.cache import trim_prompt_cache  # isort: skip
 
 SYSTEMS = [f"You route requests number {number}. " + "Do as you are told. " * 8 for number in range(4)]
 
@@ -139,3 +145,43 @@ def test_memory_keeps_the_last_used_within_number_and_bytes(model: Model) -> Non
     small.get(messages(0))
     small.get(messages(1))
     assert len(small) == 1
+
+
+@pytest.mark.skipif(not is_fast(), reason="elsewhere caches are copied")
+@pytest.mark.parametrize("family", ["qwen3", "llama", "smollm3"])
+def test_a_text_goes_on_from_the_prefix_as_from_a_copy_of_its_caches(family: str, tmp_path: Path) -> None:
+    model = load_base(str(make_model(tmp_path / "model", family)))
+    prefix = PrefixCache(model).get(messages())
+    ours, copied = prefix.continued(), copy.deepcopy(prefix.cache)
+    assert all(type(layer) is ContinuedCache for layer in ours)
+    before = [(mx.array(layer.keys), mx.array(layer.values)) for layer in prefix.cache]
+    mx.eval(before)
+    # Many tokens, wrong ones that are taken back, a few, and one.
+    for tokens, back in ((40, 0), (9, 7), (5, 1), (1, 0), (300, 0)):
+        passes = [run(model.network, list(range(3, 3 + tokens)), cache, rows=tokens) for cache in (ours, copied)]
+        assert mx.allclose(*passes, rtol=1e-4, atol=1e-5)
+        for cache in (ours, copied):
+            assert trim_prompt_cache(cache, back) == back
+        assert [layer.offset for layer in ours] == [layer.offset for layer in copied]
+    for layer, (keys, values) in zip(prefix.cache, before, strict=True):
+        assert mx.array_equal(layer.keys, keys) and mx.array_equal(layer.values, values)
+
+
+@pytest.mark.skipif(not is_fast(), reason="elsewhere caches are copied")
+def test_a_text_under_a_mask_of_its_own_sees_prefix_and_own_tokens(tmp_path: Path) -> None:
+    model = load_base(str(make_model(tmp_path / "model", "qwen3")))
+    prefix = PrefixCache(model).get(messages())
+    cache = prefix.continued()[0]
+    keys, values = (mx.random.normal((1, prefix.cache[0].keys.shape[1], 3, prefix.cache[0].keys.shape[3])),) * 2
+    whole, _ = cache.update_and_fetch(keys, values)
+    assert whole.shape[2] == len(prefix.tokens) + 3
+    mask = cache.make_mask(2, window_size=4, return_array=True)
+    assert cache.attend(keys, whole, whole, mask) is None
+
+
+def test_prefixes_of_other_kinds_of_caches_are_copied(tmp_path: Path) -> None:
+    model = load_base(str(make_model(tmp_path / "model", "gemma3_text")))
+    prefix = PrefixCache(model).get(messages())
+    assert prefix.parts is None
+    assert [type(layer) for layer in prefix.continued()] == [type(layer) for layer in prefix.cache]
+    assert not any(one is other for one, other in zip(prefix.continued(), prefix.cache, strict=True))

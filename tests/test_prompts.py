@@ -349,3 +349,45 @@ def test_the_shared_prefix_begins_every_prompt() -> None:
 def test_the_template_s_hash_tells_templates_apart() -> None:
     assert ChatFormat(tokenizer(CHATML)).template_hash == ChatFormat(tokenizer(CHATML)).template_hash
     assert ChatFormat(tokenizer(CHATML)).template_hash != ChatFormat(tokenizer(THINKING)).template_hash
+
+
+@pytest.mark.parametrize("template", [CHATML, THINKING], ids=["chatml", "thinking"])
+@pytest.mark.parametrize("system", ["You route.", "It ends in a space ", "It holds <|im_end|> and more.", "{}\n"])
+def test_what_stands_before_the_request_is_encoded_once(
+    template: str, system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tokenizer(template)
+    chat = ChatFormat(made)
+    first = chat.prompt_tokens(messages("a request", system))
+    encoded: list[str] = []
+    original = made.encode
+    monkeypatch.setattr(made, "encode", lambda text, **options: encoded.append(text) or original(text, **options))
+    for request in ("a request", " one with <|im_start|>", "\n"):
+        found = chat.prompt_tokens(messages(request, system))
+        # The same text without the cut: what a tokenizer's own template would give where no content is an attack.
+        whole = ChatFormat(tokenizer(template))
+        whole.__dict__["_cut"] = None
+        assert found == whole.prompt_tokens(messages(request, system))
+        assert request != "a request" or found == first
+    assert encoded and not any("You" in text or "It" in text for text in encoded)
+
+
+def test_a_template_without_control_tokens_before_the_request_is_encoded_in_one_go() -> None:
+    chat = ChatFormat(tokenizer("{% for m in messages %}{{ '[' + m['role'] + '] ' + m['content'] + ' ' }}{% endfor %}"))
+    assert chat._cut is None
+    assert chat.prompt_tokens(messages("b", "a")) == chat._tokens("[system] a [user] b [assistant] ")
+    assert ChatFormat(tokenizer(WITHOUT_SYSTEM))._cut is None
+
+
+def test_a_control_token_that_takes_spaces_with_it_is_not_cut_at() -> None:
+    made = tokenizer(CHATML)
+    made.add_special_tokens({"additional_special_tokens": [AddedToken("<|user|>", lstrip=True)]})
+    made.chat_template = (
+        "{% for m in messages %}{{ ('<|user|>' if m['role'] == 'user' else '') + m['content'] + '<|im_end|>' }}"
+        "{% endfor %}"
+    )
+    chat = ChatFormat(made)
+    # <|im_end|> stands right before it, so that there is no space to take: it may be cut.
+    assert chat._cut is not None
+    made.chat_template = made.chat_template.replace(" + '<|im_end|>'", "")
+    assert ChatFormat(made)._cut is None
