@@ -189,6 +189,13 @@ def spread(rows: Sequence[Example], count: int) -> list[Example]:
     return [rows[at * len(rows) // count] for at in range(min(count, len(rows)))]
 
 
+def more(rows: Sequence[Example], count: int, batch: int) -> list[Example]:
+    """`spread`, and behind these other rows up to a batch."""
+    first = spread(rows, count)
+    known = {row.where for row in first}
+    return [*first, *(row for row in spread(rows, batch) if row.where not in known)][: max(count, batch)]
+
+
 def random_model(folder: Path, shape: dict[str, Any], seed: int = 0) -> Path:
     """Write a random model in float32 with the embedded base's tokenizer. No file is fetched."""
     folder.mkdir(parents=True)
@@ -297,7 +304,13 @@ def scaling(
 
 
 def measure_scripted(
-    model: Model, examples: Sequence[Example], bandwidth: float, progress: Progress, *, large: bool
+    model: Model,
+    examples: Sequence[Example],
+    in_batch: Sequence[Example],
+    bandwidth: float,
+    progress: Progress,
+    *,
+    large: bool,
 ) -> dict[str, Any]:
     """Catalogues of several sizes, the answers set to the gold."""
     real, model = model, scripted_model(model)
@@ -329,14 +342,14 @@ def measure_scripted(
         "llama_cpp": beside_llama,
         "scenes": figures,
         "scaling": beside,
-        "batch": batch_scripted(model, long, requests, routers, calls, progress, large=large),
+        "batch": batch_scripted(model, long, in_batch, routers, calls, progress, large=large),
     }
 
 
 def batch_scripted(
     model: Model,
-    one: Scene,
-    requests: Sequence[str],
+    long: Scene,
+    examples: Sequence[Example],
     routers: dict[str, Router],
     calls: Any,
     progress: Progress,
@@ -344,6 +357,8 @@ def batch_scripted(
     large: bool,
 ) -> dict[str, Any]:
     """Batches of a scene. mlx-lm's says as many tokens as the gold has, whatever they are."""
+    one = scene(long.name, len(long.catalogue), model, examples)
+    requests = [example.request for example in examples]
     peer = MlxLmDecoder(model.network.network, model.chat, prompt_cache=True)
     messages = [routers[ROUTER].prompt(request, catalogue=one.catalogue).messages for request in requests]
     lengths = [len(row.tokens) - row.prompt_length for row in one.rows]
@@ -358,7 +373,7 @@ def batch_scripted(
 
 
 def measure_own(
-    own: Sequence[tuple[str, str]], count: int, length: int | None, bandwidth: float, progress: Progress
+    own: Sequence[tuple[str, str]], count: int, batch: int, length: int | None, bandwidth: float, progress: Progress
 ) -> dict[str, Any]:
     """Adapters on their own test rows, with their own answers."""
     figures: dict[str, Any] = {}
@@ -366,13 +381,15 @@ def measure_own(
         router = Router.load(folder)
         if length is not None:
             greedy(router).draft_length = length
-        requests = [example.request for example in spread(read(data, router.catalogue), count)]
+        rows = read(data, router.catalogue)
+        requests = [example.request for example in spread(rows, count)]
+        in_batch = [example.request for example in more(rows, count, batch)]
         routers = contestants(router)
         name = Path(folder).name
         progress(f"{name}: {len(requests)} of its test rows")
         with llama_race.peer_of(greedy(router).model, progress) as peer:
-            more = peer.lanes(name, router, requests) if peer else []
-            calls = race([*lanes(name, routers, requests), *more], len(requests), progress=progress)
+            others = peer.lanes(name, router, requests) if peer else []
+            calls = race([*lanes(name, routers, requests), *others], len(requests), progress=progress)
             beside_llama = peer and peer.figures
         result = compare(calls, name) | llama_race.figures(calls, name)
         alone = {who: calls[name, who] for who in (ROUTER, GENERATE)}
@@ -382,30 +399,31 @@ def measure_own(
             **result,
             "llama_cpp": beside_llama,
             "limit": limit_of(greedy(router).model, result["passes_per_call_median"], bandwidth),
-            "batch": batch_figures(*batches(routers, requests), alone, progress),
+            "batch": batch_figures(*batches(routers, in_batch), alone, progress),
             "passes": [call.passes for call in calls[name, ROUTER]],
         }
     return figures
 
 
-def tiny_section(own: Sequence[tuple[str, str]], count: int, bandwidth: float, progress: Progress) -> dict[str, Any]:
+def tiny_section(
+    own: Sequence[tuple[str, str]], count: int, batch: int, bandwidth: float, progress: Progress
+) -> dict[str, Any]:
     """The embedded base: its adapters' own answers, then catalogues of several sizes."""
     rows = gold_rows(count)
     set_threads(usable_cpus())
     model = greedy(Router.load(own[0][0])).model
-    scripted = measure_scripted(model, rows, bandwidth, progress, large=False)
-    found = measure_own(own, count, scripted["draft_length"]["draft_length"], bandwidth, progress)
+    scripted = measure_scripted(model, rows, gold_rows(count, batch), bandwidth, progress, large=False)
+    found = measure_own(own, count, batch, scripted["draft_length"]["draft_length"], bandwidth, progress)
     passes = [one for figures in found.values() for one in figures["passes"]]
-    batch = {name: figures["batch"] for name, figures in found.items()}
     return headline(
         {"own": found, **scripted},
         passes=statistics.median(passes),
-        batch_speedup=min(one["batch_speedup"] for one in batch.values()),
+        batch_speedup=min(figures["batch"]["batch_speedup"] for figures in found.values()),
     ) | {"fresh": fresh_figures(own[0][0], None, [row.request for row in rows], progress)}
 
 
 def random_section(
-    shape: dict[str, Any], count: int, bandwidth: float, progress: Progress, *, large: bool
+    shape: dict[str, Any], count: int, batch: int, bandwidth: float, progress: Progress, *, large: bool
 ) -> dict[str, Any]:
     """A random model; passes on the test sets are counted by replaying their gold answers."""
     set_threads(usable_cpus())
@@ -414,7 +432,7 @@ def random_section(
         base = random_model(Path(folder) / "model", shape)
         model = load_base(str(base))
         examples = gold_rows(count)
-        scripted = measure_scripted(model, examples, bandwidth, progress, large=large)
+        scripted = measure_scripted(model, examples, gold_rows(count, batch), bandwidth, progress, large=large)
         length = scripted["draft_length"]["draft_length"]
         passes = [one for _, data in OWN for one in replayed(model, data, length)]
         result = headline(scripted, passes=statistics.median(passes), batch_speedup=scripted["batch"]["batch_speedup"])
@@ -422,9 +440,9 @@ def random_section(
         return result | {"fresh": fresh_scripted(base, examples, length, Path(folder), progress)}
 
 
-def gold_rows(count: int) -> list[Example]:
-    """Rows of support's test, whose tools stand in each of the catalogues."""
-    return spread(read(OWN[0][1]), count)
+def gold_rows(count: int, batch: int = 0) -> list[Example]:
+    """Rows of support's test, whose tools stand in each of the catalogues, and more of them up to a batch."""
+    return more(read(OWN[0][1]), count, batch)
 
 
 def replayed(model: Model, data: str, length: int) -> list[int]:
@@ -568,6 +586,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["tiny", "qwen"], help="one of the two models")
     parser.add_argument("--requests", type=int, help="how many requests (default: 30 for tiny, 6 for qwen)")
+    parser.add_argument("--batch", type=int, help="how many in batches (default: 32 for tiny, 8 for qwen)")
     parser.add_argument("--own", nargs=2, action="append", metavar=("ADAPTER", "ROWS"), help="instead of the examples")
     parser.add_argument("--quick", action="store_true", help="4 requests, a small random model instead of Qwen3-0.6B")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -587,11 +606,13 @@ def main() -> None:
     result: dict[str, Any] = {"machine": machine_figures(), "memory_bandwidth_gb_per_s": bandwidth / 1e9}
     if options.only != "qwen":
         count = options.requests or (4 if options.quick else 30)
-        result["tiny"] = tiny_section(options.own or OWN, count, bandwidth, progress)
+        batch = options.batch or (4 if options.quick else 32)
+        result["tiny"] = tiny_section(options.own or OWN, count, batch, bandwidth, progress)
     if options.only != "tiny":
         count = options.requests or (4 if options.quick else 6)
         name, shape = ("qwen3_small", SMALL) if options.quick else ("qwen3_0.6b", QWEN)
-        result[name] = random_section(shape, count, bandwidth, progress, large=not options.quick)
+        batch = options.batch or (4 if options.quick else 8)
+        result[name] = random_section(shape, count, batch, bandwidth, progress, large=not options.quick)
     print(json.dumps(result, indent=2) if options.json else render(result))
 
 

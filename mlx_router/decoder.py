@@ -25,8 +25,6 @@ logger = logging.getLogger("mlx_router")
 
 # On a CPU with a real BLAS a pass of 17 tokens costs about twice one of a single token; a GPU has less to spare.
 DRAFT_LENGTH = {"cpu": 16, "gpu": 8}
-# The passes of a batch are full enough without long guesses; on a CPU every token of theirs costs the same.
-BATCH_DRAFT_LENGTH = {"cpu": 4, "gpu": 8}
 BATCH_SIZE = 32
 # A batch has fewer rows where their copies of the prefix would take more than this.
 BATCH_BYTES = 1024**3
@@ -193,9 +191,7 @@ class GreedyDecoder:
         alone = [job for job in jobs if job.number not in numbers]
         found = {job.number: self._decode(job, time.perf_counter()) for job in alone}
         if together:
-            found |= decode_together(
-                self.model.network, together, prefix, min(self.draft_length, BATCH_DRAFT_LENGTH[BACKEND.device])
-            )
+            found |= decode_together(self.model.network, together, prefix, self.draft_length)
         return found
 
     def _can_batch(self, jobs: list[Job], prefix: Prefix) -> bool:

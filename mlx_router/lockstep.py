@@ -8,6 +8,7 @@ from .answers import Job, Reading
 from .attention import fast_kernels
 from .calls import Generation
 from .heads import logits_at
+from .model import BACKEND
 from .prefixes import Prefix, run
 from .ragged import RaggedCache, Rows, ragged
 from .streams import second_stream
@@ -17,6 +18,9 @@ import mlx.core as mx  # isort: skip
 # Tokens of all rows together that run at once before the answers begin.
 PREFILL_TOKENS = 2048
 PADDING = 0
+# Guesses of all rows that a CPU pass has room for before every token costs the same, and the fewest of a row.
+PASS_GUESSES = 64
+LEAST_GUESS = 4
 # Rows from which on two groups of them are worth two passes.
 ROWS_FOR_TWO = 4
 # How far logits may be from those of a row alone, relative to the largest.
@@ -90,10 +94,9 @@ class Group:
         if all(job is None for job in self.live):
             self.reading = None
             return ()
+        length = guess_length(draft_length, sum(job is not None for job in self.live))
         self.parts = [
-            [PADDING]
-            if job is None
-            else [(job.answer.output or job.tokens)[-1], *job.answer.guess(draft_length)]
+            [PADDING] if job is None else [(job.answer.output or job.tokens)[-1], *job.answer.guess(length)]
             for job in self.live
         ]
         with mx.stream(self.stream):
@@ -120,6 +123,12 @@ class Group:
             if rows and 2 * len(rows) <= len(self.live):
                 self.lockstep.select(rows)
                 self.live = [self.live[row] for row in rows]
+
+
+def guess_length(draft_length: int, rows: int) -> int:
+    """How many tokens to guess for each of several rows, where one alone would have `draft_length`."""
+    # What a GPU's passes take was not measured.
+    return min(draft_length, max(LEAST_GUESS, PASS_GUESSES // rows)) if BACKEND.device == "cpu" else draft_length
 
 
 def decode_together(network: Any, jobs: Sequence[Job], prefix: Prefix, draft_length: int) -> dict[int, Generation]:

@@ -81,7 +81,7 @@ def test_without_a_script_the_network_is_itself(routing: ModuleType, tmp_path: P
 def test_a_random_model_gives_all_figures(routing: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "fresh_scripted", lambda *_: {})
     monkeypatch.setattr(routing.llama_race, "NEEDED", ("no_such_package",))
-    found = routing.random_section(routing.SMALL, 2, 1e9, quiet, large=True)
+    found = routing.random_section(routing.SMALL, 2, 4, 1e9, quiet, large=True)
 
     assert set(found) >= FIGURES
     assert found["differences_from_plain_greedy"] == 0
@@ -93,6 +93,7 @@ def test_a_random_model_gives_all_figures(routing: ModuleType, monkeypatch: pyte
     )
     assert abs(found["scenes"][routing.LONG]["prefix_tokens"] - 800) < 40
     assert found["batch"]["differences_from_one_by_one"] == 0
+    assert found["batch"]["requests"] == 4
     text = routing.render({"machine": {}, "memory_bandwidth_gb_per_s": 1.0, "qwen3_small": found})
     assert "passes_per_call_median" in text and "over what attention alone costs" in text
 
@@ -128,7 +129,7 @@ def test_llama_cpp_computes_the_same_and_says_what_the_script_says(routing: Modu
 
 def test_adapters_are_measured_with_their_own_answers(routing: ModuleType, adapter: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", known_rows())
-    found = routing.measure_own([(str(adapter), str(rows))], 4, 8, 1e9, quiet)["adapter"]
+    found = routing.measure_own([(str(adapter), str(rows))], 4, 6, 8, 1e9, quiet)["adapter"]
     assert found["differences_from_plain_greedy"] == found["differences_from_mlx_lm_generate"] == 0
     assert found["batch"]["differences_from_one_by_one"] == 0
     assert len(found["passes"]) == 4

@@ -13,7 +13,8 @@ from mlx_router.calls import Generation, Prompt
 from mlx_router.catalogue import Catalogue
 from mlx_router.decoder import GreedyDecoder
 from mlx_router.errors import RequestError
-from mlx_router.model import Model, load_base
+from mlx_router.lockstep import guess_length
+from mlx_router.model import BACKEND, Model, load_base
 from mlx_router.prompts import conversation, system_message
 from mlx_router.router import Router
 
@@ -124,3 +125,9 @@ def test_threads_with_models_of_their_own_and_batches(
 
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(ask, range(8))) == [wanted[turn % 2] for turn in range(8)]
+
+
+@pytest.mark.skipif(BACKEND.device != "cpu", reason="on a GPU drafts are not shortened")
+def test_the_more_rows_the_shorter_their_guesses() -> None:
+    assert [guess_length(16, rows) for rows in (1, 4, 8, 16, 100)] == [16, 16, 8, 4, 4]
+    assert guess_length(2, 16) == 2 and guess_length(0, 1) == 0
