@@ -102,7 +102,10 @@ class ContinuedCache:
         if mask is not None and not _is_causal(mask):
             return None
         end = self.own.offset
-        return suffix_attention(queries, self.prefix, self.own_parts, causal(end - queries.shape[2], end))
+        found = suffix_attention(queries, self.prefix, self.own_parts, causal(end - queries.shape[2], end))
+        # It is computed while Python goes on to the next layer.
+        mx.async_eval(found)  # type: ignore[no-untyped-call]
+        return found
 
     def is_trimmable(self) -> bool:
         """Whether written tokens can be taken back."""
