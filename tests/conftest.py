@@ -5,6 +5,7 @@ the command line in this process.
 import io
 import itertools
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,10 @@ from mlx_router.router import Router
 ROOT = Path(__file__).resolve().parent.parent
 COUNTED = itertools.count()
 CATALOGUE = ROOT / "data" / "support" / "catalogue.json"
+
+# A shell without job control starts what runs in the background with Ctrl-C ignored, and all its children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What the trained adapter knows by heart: requests and the answers to them.
 KNOWN: dict[str, dict[str, Any]] = {
