@@ -5,7 +5,6 @@ Optional: without `llama-cpp-python` and `gguf` nothing is measured, and every f
     pip install gguf llama-cpp-python    # compiled for this machine, which takes minutes
 """
 
-import copy
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -139,8 +138,7 @@ class Peer:
         """Make sure that it computes what MLX does, each going on from its own prefix."""
         decoder = greedy(router)
         prompt, prefix = self.model.chat.prompt_tokens(messages), decoder.prefixes.get(messages)
-        cache = copy.deepcopy(prefix.cache)
-        expected = np.asarray(run(decoder.model.network, prompt[len(prefix.tokens) :], cache)[0])
+        expected = np.asarray(run(decoder.model.network, prompt[len(prefix.tokens) :], prefix.continued())[0])
         difference = float(np.abs(context.logits(prompt) - expected).max())
         self.logit_difference = max(self.logit_difference, difference)
         assert difference < TOLERANCE * np.ptp(expected), f"llama.cpp's logits differ by {difference}"

@@ -189,7 +189,7 @@ def spread(rows: Sequence[Example], count: int) -> list[Example]:
     return [rows[at * len(rows) // count] for at in range(min(count, len(rows)))]
 
 
-def more(rows: Sequence[Example], count: int, batch: int) -> list[Example]:
+def spread_to(rows: Sequence[Example], count: int, batch: int) -> list[Example]:
     """`spread`, and behind these other rows up to a batch."""
     first = spread(rows, count)
     known = {row.where for row in first}
@@ -304,15 +304,10 @@ def scaling(
 
 
 def measure_scripted(
-    model: Model,
-    examples: Sequence[Example],
-    in_batch: Sequence[Example],
-    bandwidth: float,
-    progress: Progress,
-    *,
-    large: bool,
+    model: Model, rows: Sequence[Example], count: int, bandwidth: float, progress: Progress, *, large: bool
 ) -> dict[str, Any]:
-    """Catalogues of several sizes, the answers set to the gold."""
+    """Catalogues of several sizes, the answers set to the gold: the first `count` rows one by one, all in a batch."""
+    examples = rows[:count]
     real, model = model, scripted_model(model)
     found = scenes(model, examples, progress)
     requests = [example.request for example in examples]
@@ -342,7 +337,7 @@ def measure_scripted(
         "llama_cpp": beside_llama,
         "scenes": figures,
         "scaling": beside,
-        "batch": batch_scripted(model, long, in_batch, routers, calls, progress, large=large),
+        "batch": batch_scripted(model, long, rows, routers, calls, progress, large=large),
     }
 
 
@@ -381,9 +376,8 @@ def measure_own(
         router = Router.load(folder)
         if length is not None:
             greedy(router).draft_length = length
-        rows = read(data, router.catalogue)
-        requests = [example.request for example in spread(rows, count)]
-        in_batch = [example.request for example in more(rows, count, batch)]
+        in_batch = [example.request for example in spread_to(read(data, router.catalogue), count, batch)]
+        requests = in_batch[:count]
         routers = contestants(router)
         name = Path(folder).name
         progress(f"{name}: {len(requests)} of its test rows")
@@ -409,17 +403,17 @@ def tiny_section(
     own: Sequence[tuple[str, str]], count: int, batch: int, bandwidth: float, progress: Progress
 ) -> dict[str, Any]:
     """The embedded base: its adapters' own answers, then catalogues of several sizes."""
-    rows = gold_rows(count)
+    rows = gold_rows(count, batch)
     set_threads(usable_cpus())
     model = greedy(Router.load(own[0][0])).model
-    scripted = measure_scripted(model, rows, gold_rows(count, batch), bandwidth, progress, large=False)
+    scripted = measure_scripted(model, rows, count, bandwidth, progress, large=False)
     found = measure_own(own, count, batch, scripted["draft_length"]["draft_length"], bandwidth, progress)
     passes = [one for figures in found.values() for one in figures["passes"]]
     return headline(
         {"own": found, **scripted},
         passes=statistics.median(passes),
         batch_speedup=min(figures["batch"]["batch_speedup"] for figures in found.values()),
-    ) | {"fresh": fresh_figures(own[0][0], None, [row.request for row in rows], progress)}
+    ) | {"fresh": fresh_figures(own[0][0], None, [row.request for row in rows[:count]], progress)}
 
 
 def random_section(
@@ -431,18 +425,18 @@ def random_section(
         progress("making random weights")
         base = random_model(Path(folder) / "model", shape)
         model = load_base(str(base))
-        examples = gold_rows(count)
-        scripted = measure_scripted(model, examples, gold_rows(count, batch), bandwidth, progress, large=large)
+        rows = gold_rows(count, batch)
+        scripted = measure_scripted(model, rows, count, bandwidth, progress, large=large)
         length = scripted["draft_length"]["draft_length"]
         passes = [one for _, data in OWN for one in replayed(model, data, length)]
         result = headline(scripted, passes=statistics.median(passes), batch_speedup=scripted["batch"]["batch_speedup"])
         del model
-        return result | {"fresh": fresh_scripted(base, examples, length, Path(folder), progress)}
+        return result | {"fresh": fresh_scripted(base, rows[:count], length, Path(folder), progress)}
 
 
 def gold_rows(count: int, batch: int = 0) -> list[Example]:
     """Rows of support's test, whose tools stand in each of the catalogues, and more of them up to a batch."""
-    return more(read(OWN[0][1]), count, batch)
+    return spread_to(read(OWN[0][1]), count, batch)
 
 
 def replayed(model: Model, data: str, length: int) -> list[int]:
