@@ -16,7 +16,8 @@ from mlx_router.prompts import assistant_text, system_message
 from mlx_router.tiny.pretrain import lexicon
 from mlx_router.tiny.pretrain.generator import Episode, SyntheticEpisodes
 from mlx_router.tiny.pretrain.mixture import load_mixture
-from mlx_router.tiny.pretrain.requests import Voice, call_request, idle_request, impossible_request, partial_request
+from mlx_router.tiny.pretrain.phrases import Voice
+from mlx_router.tiny.pretrain.requests import call_request, idle_request, impossible_request, partial_request
 from mlx_router.tiny.pretrain.sources import LEFT_OUT, RealEpisodes, command_of, load_set, load_sets
 from mlx_router.tiny.pretrain.tools import Naming, make_tool
 from mlx_router.tiny.pretrain.values import Words, number_words

@@ -9,7 +9,8 @@ from ...calls import NoTool, Target, ToolCall
 from ...catalogue import Catalogue
 from . import lexicon, values
 from .marks import mark
-from .requests import Voice, call_request, finish, idle_request, impossible_request, partial_request
+from .phrases import Voice
+from .requests import call_request, finish, idle_request, impossible_request, partial_request
 from .tools import Naming, SyntheticTool, make_tool
 from .values import Words
 
