@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .catalogue import Catalogue
     from .cli_report import Wanted
     from .judging import Judgement
+    from .report import Report
     from .thresholds import ThresholdReport
 
 FLOORS = (
@@ -199,26 +200,11 @@ def eval_(
         write_predictions(scored, Path(out))
     verdicts = gates.judge(limits, evaluation.metrics, gate_on)
     missed = [verdict.problem for verdict in verdicts if verdict.problem is not None]
-    judged = _judgement(scored)
-    withheld = None if threshold is None else _threshold(scored, threshold)
-    found = {**evaluation.to_json(), **_leaks_json(leaks, evaluation)}
-    found |= {} if judged is None else judged.to_json()
-    found |= {} if constrained is None else {"constrained": constrained.to_json()}
-    found |= {} if withheld is None else {"threshold": withheld.to_json()}
-    found["gates_missed"] = missed
     report = None if material is None else material.report(evaluation, leaks, verdicts, constrained)
-    if report is not None:
-        found["baselines"] = report.baselines_json()
-    if as_json:
-        click.echo(json_text(found))
-    else:
-        parts = [render_evaluation(evaluation, failures=failures)]
-        parts += [] if judged is None else [judged.render()]
-        parts += [] if withheld is None else [withheld.render()]
-        parts += [render_constrained(constrained)] if constrained is not None else []
-        parts += [render_leaks(leaks, evaluation)] if leaks is not None else []
-        parts += [report.render_baselines()] if report is not None else []
-        click.echo("\n\n".join(parts))
+    withheld = None if threshold is None else _threshold(scored, threshold)
+    outcome = Outcome(evaluation, leaks, _judgement(scored), constrained, withheld, report, missed)
+    found = outcome.to_json()
+    click.echo(json_text(found) if as_json else outcome.render(failures))
     if material is not None and report is not None:
         material.write(report, found)
     pages.write(evaluation, verdicts, leaks, passed=not missed)
@@ -226,6 +212,38 @@ def eval_(
         click.echo(f"gate missed: {line}", err=True)
     if missed:
         raise click.exceptions.Exit(1)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that was measured, as far as it was asked for."""
+
+    evaluation: Evaluation
+    leaks: Leaks | None
+    judged: "Judgement | None"
+    constrained: Constrained | None
+    withheld: "ThresholdReport | None"
+    report: "Report | None"
+    gates_missed: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """One object with everything."""
+        found = {**self.evaluation.to_json(), **_leaks_json(self.leaks, self.evaluation)}
+        found |= {} if self.judged is None else self.judged.to_json()
+        found |= {} if self.constrained is None else {"constrained": self.constrained.to_json()}
+        found |= {} if self.withheld is None else {"threshold": self.withheld.to_json()}
+        found["gates_missed"] = self.gates_missed
+        return found if self.report is None else {**found, "baselines": self.report.baselines_json()}
+
+    def render(self, failures: int) -> str:
+        """The same as text, with so many of the failures; gates are told apart from it."""
+        parts = [render_evaluation(self.evaluation, failures=failures)]
+        parts += [] if self.judged is None else [self.judged.render()]
+        parts += [] if self.withheld is None else [self.withheld.render()]
+        parts += [] if self.constrained is None else [render_constrained(self.constrained)]
+        parts += [] if self.leaks is None else [render_leaks(self.leaks, self.evaluation)]
+        parts += [] if self.report is None else [self.report.render_baselines()]
+        return "\n\n".join(parts)
 
 
 def _wanted(folder: str | None, baseline_train: str | None, skip_base: bool) -> "Wanted | None":
