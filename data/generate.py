@@ -129,8 +129,10 @@ class Dresser:
 
 
 def asked(segments: list[Segment]) -> list[Segment]:
-    """The segments with a question mark, if they are a question that ends in a full stop."""
+    """The segments with a question mark, if they are one question that ends in a full stop."""
     last = segments[-1]
+    if re.search("[.?!] ", "".join(segment.text for segment in segments)):
+        return segments
     if QUESTION.match(segments[0].text) and last.argument is None and last.text.endswith("."):
         return [*segments[:-1], replace(last, text=last.text[:-1] + "?")]
     return segments
@@ -188,11 +190,14 @@ def request_of(segments: Sequence[Segment]) -> str:
 
 
 def examples(name: str, catalogue: Catalogue, *, valid: bool, taken: set[str]) -> list[Example]:
-    """One split, shuffled; its requests are added to `taken`, folded, and none of those is used again."""
+    """One split; its requests are added to `taken`, folded, and none of those is used again.
+
+    Each tool's rows are spread evenly over the split, so that any first rows of it are balanced as the whole is.
+    """
     grammar = read_grammar(HERE / "frames" / f"{name}.txt")
     rng = random.Random(f"{SEED} {name} {'valid' if valid else 'train'}")
     writer = Writer(grammar, rng, valid=valid)
-    made: list[Example] = []
+    made: list[tuple[float, Example]] = []
     for tool, counts in PLANS[name].items():
         frames = frames_in_turn([frame for frame in grammar.frames if frame.tool == tool], rng, valid=valid)
         rows = 0
@@ -200,10 +205,9 @@ def examples(name: str, catalogue: Catalogue, *, valid: bool, taken: set[str]) -
             example = fill(next(frames), writer, catalogue)
             if fold(example.request) not in taken:
                 taken.add(fold(example.request))
-                made.append(example)
+                made.append(((rows + rng.random()) / counts[valid], example))
                 rows += 1
-    rng.shuffle(made)
-    return made
+    return [example for _, example in sorted(made, key=lambda placed: placed[0])]
 
 
 def frames_in_turn(frames: Sequence[Frame], rng: random.Random, *, valid: bool) -> Iterator[Frame]:
