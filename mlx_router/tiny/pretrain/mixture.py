@@ -13,7 +13,7 @@ from .scenes import training_scenes
 from .sources import RealEpisodes, load_sets, request_texts
 from .values import Words
 
-SHARES = {"scenes": 0.50, "synthetic": 0.15, "real": 0.35}
+SHARES = {"scenes": 0.58, "synthetic": 0.12, "real": 0.30}
 
 HELD_WORDS = frozenset(word for thing in lexicon.HELD_THINGS for one in (thing, f"{thing}s") for word in one.split())
 
