@@ -43,9 +43,9 @@ class Group:
         return {**rest, self.name: [inner] if self.listed else inner} if inner else rest
 
 
-def with_nested_parameters(rng: random.Random, episode: Episode) -> Episode:
-    """The episode, or now and then the same with parameters of some tools put into an object."""
-    if rng.random() >= CHANCE:
+def with_nested_parameters(rng: random.Random, episode: Episode, chance: float = CHANCE) -> Episode:
+    """The episode, or by this chance the same with parameters of some tools put into an object."""
+    if rng.random() >= chance:
         return episode
     # A reason names the parameters that a request lacks, so those stay as they are.
     named = {name for turn in episode.turns for name in _missing(turn.target)}
