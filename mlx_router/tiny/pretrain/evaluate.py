@@ -24,6 +24,7 @@ from ...prompts import conversation, system_message
 from ...router import read_outcome
 from .episodes import SceneEpisodes
 from .generator import Episode, SyntheticEpisodes
+from .nesting import with_nested_parameters
 from .scenes import held_scenes, kept, load_scenes, training_scenes
 from .values import Words
 
@@ -58,10 +59,11 @@ def synthetic_questions(held_things: bool, held_phrases: bool, count: int) -> li
     return questions([source.episode(TURNS) for _ in range(-(-count // TURNS))], count)
 
 
-def scene_questions(held: bool, count: int, tools: int = 0) -> list[Question]:
+def scene_questions(held: bool, count: int, tools: int = 0, *, nested: bool = False) -> list[Question]:
     """Requests of scenes that training has not seen; else unseen texts of those that it has.
 
-    Catalogues are the scenes' own, as written; `tools` fills them up with other scenes' tools to this number.
+    Catalogues are the scenes' own, as written; `tools` fills them up with other scenes' tools to this number. With
+    `nested`, most tools of two parameters or more have some of them in an object.
     """
     names, trained = held_scenes(), training_scenes()
     if held:
@@ -70,7 +72,10 @@ def scene_questions(held: bool, count: int, tools: int = 0) -> list[Question]:
         scenes = [kept(scene, held=True) for scene in load_scenes() if scene.name not in names]
         scenes = [scene for scene in scenes if any(tool.calls for tool in scene.tools)]
     source = SceneEpisodes(random.Random(SEED), Words(), scenes, trained, (tools,), plain=True)
-    return questions([source.episode(TURNS) for _ in range(-(-count // TURNS))], count)
+    episodes = [source.episode(TURNS) for _ in range(-(-count // TURNS))]
+    if nested:
+        episodes = [with_nested_parameters(random.Random(at), made, 1.0) for at, made in enumerate(episodes)]
+    return questions(episodes, count)
 
 
 def real_questions(folder: Path, count: int) -> list[Question]:
@@ -147,6 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     decoder = GreedyDecoder(load_base(options.model))
     sets = {"unseen scenes": scene_questions(True, options.rows), "unseen texts": scene_questions(False, options.rows)}
+    sets["unseen scenes, nested"] = scene_questions(True, options.rows, nested=True)
     sets |= {f"unseen scenes, {count} tools": scene_questions(True, options.rows, count) for count in options.tools}
     if options.synthetic:
         sets |= {name: synthetic_questions(*held, options.rows) for name, held in SYNTHETIC_SETS.items()}

@@ -9,11 +9,12 @@ from . import lexicon
 from .copying import with_other_words
 from .episodes import LARGE_TOOL_COUNTS, TOOL_COUNTS, SceneEpisodes
 from .generator import Episode, Episodes, SyntheticEpisodes
+from .nesting import with_nested_parameters
 from .scenes import training_scenes
 from .sources import RealEpisodes, load_sets, request_texts
 from .values import Words
 
-SHARES = {"scenes": 0.50, "synthetic": 0.15, "real": 0.35}
+SHARES = {"scenes": 0.58, "synthetic": 0.12, "real": 0.30}
 
 HELD_WORDS = frozenset(word for thing in lexicon.HELD_THINGS for one in (thing, f"{thing}s") for word in one.split())
 
@@ -28,10 +29,11 @@ class Mixture:
     vocabulary: Sequence[str] = ()
 
     def episode(self, turns: int) -> Episode:
-        """One episode of one of the sources, some of its texts changed for words of the vocabulary."""
+        """One episode of one of the sources, some of its texts changed for words of the vocabulary, some of its
+        parameters nested."""
         made = self.rng.choices(self.sources, self.shares)[0].episode(turns)
         turned = (with_other_words(self.rng, turn, made.catalogue, self.vocabulary) for turn in made.turns)
-        return replace(made, turns=tuple(turned))
+        return with_nested_parameters(self.rng, replace(made, turns=tuple(turned)))
 
 
 def load_mixture(data: str, vocabulary: Sequence[str] = ()) -> Callable[[int, bool], Mixture]:

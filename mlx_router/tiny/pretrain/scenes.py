@@ -1,4 +1,4 @@
-"""Scenes: hand-written catalogues of some two hundred walks of life, with the ways that people ask for their tools.
+"""Scenes: hand-written catalogues of some eight hundred walks of life, with the ways that people ask for their tools.
 
 A scene is a text file in `scenes/`:
 
