@@ -15,7 +15,7 @@ from .data import Example
 from .errors import ModelError, TrainingError
 from .prompts import ChatFormat, RowTokens, Style
 
-PAD_TO = 16
+PAD_TO = 8
 # Rows are sorted by length within so many batches, so that little is padded and the order stays random.
 SORTED_BATCHES = 16
 SHOWN_ROWS = 10
@@ -215,7 +215,7 @@ class Plan:
 
 
 def make_batch(rows: Sequence[TokenRow]) -> Batch:
-    """Rows with one prefix as arrays, padded to a multiple of 16 so that few shapes are compiled."""
+    """Rows with one prefix as arrays, padded to a multiple of 8 so that few shapes are compiled."""
     longest = max(len(row.suffix) for row in rows)
     # One token more than a multiple: the last one is only ever a target.
     width = 1 + -(-(longest - 1) // PAD_TO) * PAD_TO

@@ -36,6 +36,7 @@ PACKAGES = (
     "numpy",
     "scipy-openblas32",
 )
+WIDTH, BROAD = "MLX_BFS_MAX_WIDTH", "2000"
 TEMPORARY = ("TMPDIR", "TMP", "TEMP", "TEMPDIR")
 
 
@@ -127,6 +128,8 @@ def _prepare() -> Backend:
     problem = None if gpu else _compile_problem()
     if problem:
         mx.disable_compile()
+    if not gpu:
+        _order_broadly(mx)
     return Backend(
         device="gpu" if gpu else "cpu",
         device_name=info.get("device_name"),
@@ -136,6 +139,21 @@ def _prepare() -> Backend:
         compile_enabled=not problem and "MLX_DISABLE_COMPILE" not in os.environ,
         compile_problem=problem,
     )
+
+
+def _order_broadly(mx: Any) -> None:
+    """Have MLX order operations by a search from the results back that is broad, unless the user has set its width.
+
+    MLX bounds the width at 20 operations. Streams that work on one training step wait less for each other without it.
+    MLX reads the variable once, with the first operation.
+    """
+    if WIDTH in os.environ:
+        return
+    os.environ[WIDTH] = BROAD
+    try:
+        mx.eval(mx.array(0) + 0)
+    finally:
+        del os.environ[WIDTH]
 
 
 def _blas(libmlx: Path) -> Blas:

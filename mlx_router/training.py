@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import history
+from .allocator import freed_memory_kept
 from .calibrating import calibrate_router, summary
 from .choosing import METRICS, chosen_by
 from .config import TrainConfig
@@ -52,7 +53,7 @@ def train(config: TrainConfig, report: Report, *, overwrite: bool = False, resum
     Started by `mlx.launch`, each rank takes its share of every batch; only the first writes to the folder and reports.
     """
     folder, ranks = Path(config.adapter).expanduser(), join()
-    with together(ranks), own_folder(ranks, folder) as place:
+    with freed_memory_kept(), together(ranks), own_folder(ranks, folder) as place:
         if ranks.first and not resume:
             _claim(folder, overwrite)
         if resume:

@@ -28,7 +28,7 @@ FLOORS = (
     *("patterns", "samples", "wording", "templates", "project", "variants", "distractors", "harder"),
     *("plots", "history", "choosing"),
     *("records", "leaks", "calibrating", "parity", "batches", "caution"),
-    *("recompute", "loss", "optimizer", "checkpoints"),
+    *("recompute", "loss", "optimizer", "checkpoints", "allocator"),
     *("preparing", "watching", "training", "budget", "learning_curve"),
     *("bag_of_words", "baselines", "curves", "faults", "breakdown", "report", "report_text"),
     *("charts", "markup", "matrix", "cards", "page", "server"),
