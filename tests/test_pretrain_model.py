@@ -29,7 +29,7 @@ def test_a_trained_embedding_is_taken_apart_and_stays_what_it_is() -> None:
     vectors[400:] = 0  # no words
     projection, own = torch.randn(8, 6), 0.01 * torch.randn(500, 6)
     weights = {model.EMBEDDING: vectors @ projection + own, "model.norm.weight": torch.ones(6)}
-    parts = model.split_trained_embedding(weights, vectors)
+    parts = model.split_embedding(weights, vectors)
     assert model.EMBEDDING not in parts and torch.equal(parts["model.norm.weight"], torch.ones(6))
     assert torch.allclose(parts[model.PROJECTION], projection, atol=0.01)
     assert torch.allclose(parts[model.OWN] + vectors @ parts[model.PROJECTION], weights[model.EMBEDDING], atol=1e-5)

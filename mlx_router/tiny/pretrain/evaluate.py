@@ -9,11 +9,11 @@ import json
 import random
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...calls import DEFAULT_MAX_TOKENS, ParseFailure, Target
+from ...calls import DEFAULT_MAX_TOKENS, ParseFailure, Target, ToolCall
 from ...catalogue import Catalogue, Tool
 from ...decoder import GreedyDecoder
 from ...drafts import Drafter
@@ -62,8 +62,8 @@ def synthetic_questions(held_things: bool, held_phrases: bool, count: int) -> li
 def scene_questions(held: bool, count: int, tools: int = 0, *, nested: bool = False) -> list[Question]:
     """Requests of scenes that training has not seen; else unseen texts of those that it has.
 
-    Catalogues are the scenes' own, as written; `tools` fills them up with other scenes' tools to this number. With
-    `nested`, most tools of two parameters or more have some of them in an object.
+    Catalogues are the scenes' own, as written; `tools` fills them up with other scenes' tools to this number, or cuts
+    them to it. With `nested`, most tools of two parameters or more have some of them in an object.
     """
     names, trained = held_scenes(), training_scenes()
     if held:
@@ -75,7 +75,20 @@ def scene_questions(held: bool, count: int, tools: int = 0, *, nested: bool = Fa
     episodes = [source.episode(TURNS) for _ in range(-(-count // TURNS))]
     if nested:
         episodes = [with_nested_parameters(random.Random(at), made, 1.0) for at, made in enumerate(episodes)]
+    if tools:
+        episodes = [with_tools_at_most(random.Random(at), made, tools) for at, made in enumerate(episodes)]
     return questions(episodes, count)
+
+
+def with_tools_at_most(rng: random.Random, episode: Episode, count: int) -> Episode:
+    """The episode, its catalogue cut to this many tools, those that are called first; other calls are left out."""
+    catalogue = episode.catalogue
+    called = {turn.target.tool for turn in episode.turns if isinstance(turn.target, ToolCall)}
+    order = sorted(rng.sample(catalogue.tools, len(catalogue)), key=lambda tool: tool.name not in called)
+    kept = {tool.name for tool in order[:count]}
+    tools = tuple(tool for tool in catalogue if tool.name in kept)
+    turns = [turn for turn in episode.turns if not isinstance(turn.target, ToolCall) or turn.target.tool in kept]
+    return replace(episode, catalogue=replace(catalogue, tools=tools), turns=tuple(turns))
 
 
 def real_questions(folder: Path, count: int) -> list[Question]:

@@ -73,20 +73,20 @@ def tensor_sizes(shape: Shape) -> dict[str, tuple[int, ...]]:
     return sizes
 
 
-def split_embedding(weights: Weights, vectors: torch.Tensor, projection: torch.Tensor) -> Weights:
-    """The weights with an embedding of two parts: the vectors' projection, and each token's own."""
-    rest = {name: weight for name, weight in weights.items() if name != EMBEDDING}
-    scale = EMBEDDING_DEVIATION * math.sqrt(projection.shape[1])
-    return {**rest, OWN: weights[EMBEDDING], PROJECTION: projection * scale}
+def split_embedding(weights: Weights, vectors: torch.Tensor, projection: torch.Tensor | None = None) -> Weights:
+    """The weights with an embedding of two parts: the vectors' projection, and each token's own.
 
-
-def split_trained_embedding(weights: Weights, vectors: torch.Tensor) -> Weights:
-    """The same for weights that were trained: their embedding stays as it is, and what the vectors explain of it, by
-    least squares, is the projection's."""
+    Fresh weights take a first `projection`. Without one they were trained: their embedding stays as it is, and what the
+    vectors explain of it, by least squares, is the projection's.
+    """
     rest = {name: weight for name, weight in weights.items() if name != EMBEDDING}
+    embedding = weights[EMBEDDING]
+    if projection is not None:
+        scale = EMBEDDING_DEVIATION * math.sqrt(projection.shape[1])
+        return {**rest, OWN: embedding, PROJECTION: projection * scale}
     words = vectors.norm(dim=-1) > 0
-    projection = torch.linalg.lstsq(vectors[words], weights[EMBEDDING][words]).solution
-    return {**rest, OWN: weights[EMBEDDING] - vectors @ projection, PROJECTION: projection}
+    fitted = torch.linalg.lstsq(vectors[words], embedding[words]).solution
+    return {**rest, OWN: embedding - vectors @ fitted, PROJECTION: fitted}
 
 
 @dataclass

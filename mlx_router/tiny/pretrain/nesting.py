@@ -29,9 +29,13 @@ class Group:
     members: tuple[str, ...]
     listed: bool
 
+    def needed(self, tool: Tool) -> list[str]:
+        """The parameters of the group that the tool requires."""
+        return [name for name in self.members if name in tool.required]
+
     def schema(self, tool: Tool) -> Schema:
         """The new parameter's schema; what was required is so within the object."""
-        needed = [name for name in self.members if name in tool.required]
+        needed = self.needed(tool)
         made: Schema = {"type": "object", "properties": {name: tool.properties[name] for name in self.members}}
         made |= {"required": needed} if needed else {}
         return {"type": "array", "items": made} if self.listed else made
@@ -90,8 +94,8 @@ def _nested(tool: Tool, group: Group) -> Tool:
             properties[name] = schema
         elif group.name not in properties:
             properties[group.name] = group.schema(tool)
-    needed = any(name in tool.required for name in group.members)
-    required = [name for name in properties if name in tool.required or (needed and name == group.name)]
+    needed = {*tool.required, *((group.name,) if group.needed(tool) else ())}
+    required = [name for name in properties if name in needed]
     return replace(tool, parameters={**tool.parameters, "properties": properties, "required": required})
 
 

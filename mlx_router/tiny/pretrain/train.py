@@ -20,16 +20,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from .mixture import load_mixture
-from .model import (
-    Model,
-    Shape,
-    attention_bias,
-    export,
-    load_weights,
-    random_weights,
-    split_embedding,
-    split_trained_embedding,
-)
+from .model import Model, Shape, attention_bias, export, load_weights, random_weights, split_embedding
 from .optimizer import Optimizer
 from .packing import PADDING, Encoder, Packer, Row
 from .semantics import WORD, first_projection, word_vectors
@@ -151,10 +142,8 @@ class Run:
         weights = load_weights(Path(settings.init)) if settings.init else random_weights(shape, settings.seed)
         vectors = word_vectors(encoder.tokenizer, Path(settings.semantics)) if settings.semantics else None
         if vectors is not None:
-            if settings.init:
-                weights = split_trained_embedding(weights, vectors)
-            else:
-                weights = split_embedding(weights, vectors, first_projection(vectors, shape.hidden_size))
+            first = None if settings.init else first_projection(vectors, shape.hidden_size)
+            weights = split_embedding(weights, vectors, first)
             vectors = vectors.to(settings.device)
         weights = {name: weight.to(settings.device).requires_grad_() for name, weight in weights.items()}
         self.model = Model(shape, weights, vectors)
