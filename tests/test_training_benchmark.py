@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import CATALOGUE, ROOT, known_rows, write_rows
 
 # Where mx.compile calls a compiler, that takes longer than the steps here.
 UNCOMPILED = {**os.environ, "MLX_DISABLE_COMPILE": "1", "PYTHONPATH": str(ROOT)}
@@ -56,3 +56,31 @@ def test_a_side_that_fails_is_shown(tmp_path: Path) -> None:
     ran = benchmark("--quick", "--only", 200, "--model", tmp_path / "nothing")
     assert ran.returncode == 1
     assert "ours failed" in ran.stderr and "there is no model folder" in ran.stderr
+
+
+def versions(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(ROOT / "benchmarks" / "versions.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=UNCOMPILED, timeout=300)
+
+
+def test_two_checkouts_train_in_turn(base: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.jsonl", known_rows(times=4))
+    recipe = tmp_path / "train.yaml"
+    recipe.write_text(
+        f"model: {base}\ncatalogue: {CATALOGUE}\ntrain: train.jsonl\nadapter: out\nepochs: 2\nbatch_size: 2\n"
+        "max_tokens: 80\nrank: 2\n",
+        encoding="utf-8",
+    )
+    ran = versions(ROOT, "--config", recipe, "--updates", 8, "--rounds", 2, "--json")
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["loss_this"] == told["loss_other"] > 0
+    assert told["seconds_this"] > 0 and len(told["ratios"]) == 2
+    assert min(told["ratios"]) <= told["ratio"] <= max(told["ratios"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkout_that_does_not_train_says_why(tmp_path: Path) -> None:
+    ran = versions(ROOT, "--config", tmp_path / "nothing.yaml", "--rounds", 1)
+    assert ran.returncode == 1
+    assert "did not train" in ran.stderr and "nothing.yaml" in ran.stderr
