@@ -243,8 +243,23 @@ def test_a_few_seconds_of_training_lower_the_loss_and_a_run_goes_on(
     arguments = ["--out", str(out), "--base", str(base), "--processes", "1", "--minutes"]
     main([*arguments, "0.05"])
     first = json.loads((out / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    main([*arguments, "0.15"])
+    main([*arguments, "0.15", "--workers", "1"])
     last = json.loads((out / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     assert last["step"] > first["step"] and last["tokens"] > first["tokens"]
     assert last["loss"] < first["loss"] < 8
     assert (out / "model" / "model.safetensors").exists()
+
+
+def test_workers_make_the_same_batches_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    from mlx_router.tiny.pretrain import train
+    from mlx_router.tiny.pretrain.packing import Encoder
+
+    monkeypatch.setattr(train, "TOKENS_PER_STEP", 1024)
+    monkeypatch.setattr(train, "LENGTHS", (512,))
+    data = train.Data("", Encoder(tiny_base(tmp_path / "base", monkeypatch) / "tokenizer.json"), seed=3, rank=0)
+    for step, batch in zip(range(5, 9), train.batches(data, 5, workers=2), strict=False):
+        alone = data[step]
+        assert batch.requests == alone.requests > 0
+        for name in ("tokens", "before", "weight", "positions", "episodes", "turns"):
+            assert torch.equal(getattr(batch, name), getattr(alone, name))

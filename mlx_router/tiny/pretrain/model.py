@@ -189,8 +189,8 @@ def attention_bias(episodes: torch.Tensor, turns: torch.Tensor, dtype: Any) -> t
     length = episodes.shape[1]
     same_episode = episodes[:, None, :] == episodes[:, :, None]
     seen = (turns[:, None, :] == 0) | (turns[:, None, :] == turns[:, :, None])
-    allowed = torch.ones(length, length, dtype=torch.bool).tril() & same_episode & seen
-    return torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, -30000.0)[:, None]
+    allowed = torch.ones(length, length, dtype=torch.bool, device=turns.device).tril() & same_episode & seen
+    return torch.zeros(allowed.shape, dtype=dtype, device=turns.device).masked_fill_(~allowed, -30000.0)[:, None]
 
 
 def load_weights(folder: Path) -> Weights:

@@ -9,7 +9,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.utils.data import DataLoader
 
 from .mixture import load_mixture
 from .model import Model, Shape, attention_bias, export, load_weights, random_weights, split_embedding
@@ -55,6 +56,7 @@ class Settings:
     compile: bool
     device: str
     rows: int
+    workers: int
 
 
 @dataclass
@@ -70,46 +72,67 @@ class Progress:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows as tensors (B, T); flat places before the tokens that are learnt, and their weights (K)."""
+    """Rows as tensors (B, T), as in `Row`; flat places before the tokens that are learnt, and their weights (K)."""
 
     tokens: torch.Tensor
     before: torch.Tensor
     weight: torch.Tensor
     positions: torch.Tensor
-    bias: torch.Tensor
+    episodes: torch.Tensor
+    turns: torch.Tensor
     requests: int
 
     def moved(self, device: str) -> "Batch":
         """The batch on a device."""
-        names = ("tokens", "before", "weight", "positions", "bias")
+        names = ("tokens", "before", "weight", "positions", "episodes", "turns")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 class Data:
     """Batches that depend on nothing but seed, rank and step, so that a restart repeats none and skips none."""
 
-    def __init__(self, data: str, encoder: Encoder, seed: int, rank: int, dtype: Any, times: int = 1) -> None:
-        self.encoder, self.seed, self.rank, self.dtype, self.times = encoder, seed, rank, dtype, times
+    def __init__(self, data: str, encoder: Encoder, seed: int, rank: int, times: int = 1) -> None:
+        self.encoder, self.seed, self.rank, self.times = encoder, seed, rank, times
         words = (token for token in sorted(encoder.tokenizer.get_vocab()) if WORD.fullmatch(token) and len(token) > 3)
         # A token that holds the space before it is no word that a request could hold.
         self.mixture = load_mixture(data, [word for word in words if not word.startswith("Ġ")])
 
-    def batch(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> Batch:
         """The batch of one step."""
         rng = random.Random(f"{self.seed}/{self.rank}/{step}")
         length = LENGTHS[step % len(LENGTHS)]
         packer = Packer(self.encoder, self.mixture(rng.getrandbits(64), length >= LONG), length, rng)
         rows = [packer.row() for _ in range(self.times * TOKENS_PER_STEP // length)]
-        return as_batch(rows, length, self.dtype, rng, self.times * LEARNT_PER_STEP)
+        return as_batch(rows, length, rng, self.times * LEARNT_PER_STEP)
 
 
-def as_batch(rows: Sequence[Row], length: int, dtype: Any, rng: random.Random, learnt: int = LEARNT_PER_STEP) -> Batch:
+def batches(data: Data, first: int, workers: int) -> Iterable[Batch]:
+    """The batches from one step on, in their order; with workers, made ahead of time in so many processes."""
+    # A worker takes the words and scenes that are in memory already.
+    context = "fork" if workers else None
+    loader: Any = DataLoader
+    made: Iterable[Batch] = loader(
+        data,
+        batch_size=None,
+        sampler=range(first, 1 << 62),
+        num_workers=workers,
+        collate_fn=as_it_is,
+        multiprocessing_context=context,
+    )
+    return made
+
+
+def as_it_is(batch: Batch) -> Batch:
+    """What a loader's own conversion is to leave alone."""
+    return batch
+
+
+def as_batch(rows: Sequence[Row], length: int, rng: random.Random, learnt: int = LEARNT_PER_STEP) -> Batch:
     """Rows padded to one length, with this many tokens learnt at the most."""
 
     def padded(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
         return torch.tensor([[*row, *[fill] * (length - len(row))] for row in values])
 
-    episodes, turns = padded([row.episodes for row in rows], PADDING), padded([row.turns for row in rows], PADDING)
     # The first token of an answer and the last say nothing new; a quarter of them will do.
     places = [
         number * length + at - 1
@@ -125,7 +148,8 @@ def as_batch(rows: Sequence[Row], length: int, dtype: Any, rng: random.Random, l
         torch.tensor(places + [0] * empty),
         torch.tensor([1.0] * len(places) + [0.0] * empty),
         padded([row.positions for row in rows], 0),
-        attention_bias(episodes, turns, dtype),
+        padded([row.episodes for row in rows], PADDING),
+        padded([row.turns for row in rows], PADDING),
         sum(row.requests for row in rows),
     )
 
@@ -137,7 +161,7 @@ class Run:
         self.settings, self.rank = settings, rank
         self.out, self.base, self.dtype = Path(settings.out), Path(settings.base), DTYPES[settings.dtype]
         encoder = Encoder(self.base / "tokenizer.json")
-        self.data = Data(settings.data, encoder, settings.seed, rank, self.dtype, settings.rows)
+        self.data = Data(settings.data, encoder, settings.seed, rank, settings.rows)
         shape = Shape.read(self.base)
         weights = load_weights(Path(settings.init)) if settings.init else random_weights(shape, settings.seed)
         vectors = word_vectors(encoder.tokenizer, Path(settings.semantics)) if settings.semantics else None
@@ -155,8 +179,9 @@ class Run:
         """Steps until the time is over; then the last checkpoint and the model folder."""
         self._restore()
         begun, saved = time.monotonic() - self.progress.seconds, time.monotonic()
+        made = iter(batches(self.data, self.progress.step, self.settings.workers))
         while (part := self._agree((time.monotonic() - begun) / (60 * self.settings.minutes))) < 1:
-            self._step(rate_scale(part, self.progress.step) * self.settings.scale)
+            self._step(next(made), rate_scale(part, self.progress.step) * self.settings.scale)
             self.progress.seconds = time.monotonic() - begun
             if self.rank == 0 and self.progress.step % REPORT_EVERY == 0:
                 self._report()
@@ -167,9 +192,10 @@ class Run:
             self._report()
             self.save()
 
-    def _step(self, scale: float) -> None:
-        batch = self.data.batch(self.progress.step).moved(self.settings.device)
-        loss = self.loss(batch.tokens, batch.before, batch.weight, batch.positions, batch.bias, self.dtype)
+    def _step(self, made: Batch, scale: float) -> None:
+        batch = made.moved(self.settings.device)
+        bias = attention_bias(batch.episodes, batch.turns, self.dtype)
+        loss = self.loss(batch.tokens, batch.before, batch.weight, batch.positions, bias, self.dtype)
         loss.backward()
         self._average_gradients()
         self.optimizer.step(scale)
@@ -268,6 +294,7 @@ def read_arguments(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--semantics", default="", help="folder of the sentence encoder that gives words' vectors")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rows", type=int, default=1, help="times the rows of a step: more for a GPU")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make batches ahead of time (Linux)")
     parser.add_argument("--compile", action="store_true", help="compile the model: faster, if there is a C++ compiler")
     return Settings(**vars(parser.parse_args(arguments)))
 
