@@ -114,6 +114,23 @@ def measure_gflops(size: int = 1024, seconds: float = 0.5) -> float:
     return 2.0 * size**3 * products / elapsed / 1e9
 
 
+def order_broadly() -> None:
+    """Have MLX order operations on a CPU by a search from the results back that is broad, unless its width is set.
+
+    MLX bounds the width at 20 operations. Streams that work on one training step wait less for each other without it;
+    gradient checkpointing needs it, for a broad order computes the insides of all blocks again before the first is
+    used. MLX reads the variable once a process, with its first operation; later calls change nothing.
+    """
+    if prepare().device == "gpu" or WIDTH in os.environ:
+        return
+    mx: Any = import_module("mlx.core")
+    os.environ[WIDTH] = BROAD
+    try:
+        mx.eval(mx.array(0) + 0)
+    finally:
+        del os.environ[WIDTH]
+
+
 def _prepare() -> Backend:
     try:
         mx: Any = import_module("mlx.core")
@@ -128,8 +145,6 @@ def _prepare() -> Backend:
     problem = None if gpu else _compile_problem()
     if problem:
         mx.disable_compile()
-    if not gpu:
-        _order_broadly(mx)
     return Backend(
         device="gpu" if gpu else "cpu",
         device_name=info.get("device_name"),
@@ -139,21 +154,6 @@ def _prepare() -> Backend:
         compile_enabled=not problem and "MLX_DISABLE_COMPILE" not in os.environ,
         compile_problem=problem,
     )
-
-
-def _order_broadly(mx: Any) -> None:
-    """Have MLX order operations by a search from the results back that is broad, unless the user has set its width.
-
-    MLX bounds the width at 20 operations. Streams that work on one training step wait less for each other without it.
-    MLX reads the variable once, with the first operation.
-    """
-    if WIDTH in os.environ:
-        return
-    os.environ[WIDTH] = BROAD
-    try:
-        mx.eval(mx.array(0) + 0)
-    finally:
-        del os.environ[WIDTH]
 
 
 def _blas(libmlx: Path) -> Blas:

@@ -22,7 +22,7 @@ from .model import ADAPTER_CONFIG, WEIGHTS, parameter_counts
 from .preparing import Event, Report, Run, loss_of, prepare_run
 from .prompts import compact_json
 from .ranks import join, own_folder, send_files, together
-from .runtime import inspect
+from .runtime import inspect, order_broadly
 
 import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)
 from mlx_lm.tuner.trainer import TrainingArgs, train as mlx_lm_train  # isort: skip
@@ -52,6 +52,8 @@ def train(config: TrainConfig, report: Report, *, overwrite: bool = False, resum
 
     Started by `mlx.launch`, each rank takes its share of every batch; only the first writes to the folder and reports.
     """
+    if not config.grad_checkpoint:
+        order_broadly()
     folder, ranks = Path(config.adapter).expanduser(), join()
     with freed_memory_kept(), together(ranks), own_folder(ranks, folder) as place:
         if ranks.first and not resume:

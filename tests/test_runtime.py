@@ -225,22 +225,18 @@ def test_free_space_is_told_of_folders_that_do_not_exist_yet(tmp_path: Path):
     assert machine.free_bytes(tmp_path / "not" / "there") == pytest.approx(machine.free_bytes(tmp_path), rel=0.1)
 
 
-@pytest.mark.parametrize(("own", "seen"), [(None, ["2000"]), ("33", [])])
+@pytest.mark.parametrize(
+    ("device", "own", "seen"), [("cpu", None, ["2000"]), ("cpu", "33", []), ("gpu", None, [])]
+)
 def test_the_width_is_set_for_the_first_operation_unless_the_user_did(
-    monkeypatch: pytest.MonkeyPatch, own: str | None, seen: list[str]
+    monkeypatch: pytest.MonkeyPatch, device: str, own: str | None, seen: list[str]
 ) -> None:
+    monkeypatch.setattr(runtime, "_backend", replace(runtime.prepare(), device=device))
     monkeypatch.delenv(runtime.WIDTH, raising=False)
     if own is not None:
         monkeypatch.setenv(runtime.WIDTH, own)
     found: list[str | None] = []
-
-    class Mx:
-        array = int
-
-        @staticmethod
-        def eval(_: int) -> None:
-            found.append(os.environ.get(runtime.WIDTH))
-
-    runtime._order_broadly(Mx)
+    monkeypatch.setattr("mlx.core.eval", lambda _: found.append(os.environ.get(runtime.WIDTH)))
+    runtime.order_broadly()
     assert found == seen
     assert os.environ.get(runtime.WIDTH) == own
