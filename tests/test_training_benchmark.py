@@ -14,8 +14,8 @@ from conftest import CATALOGUE, ROOT, known_rows, write_rows
 UNCOMPILED = {**os.environ, "MLX_DISABLE_COMPILE": "1", "PYTHONPATH": str(ROOT)}
 
 
-def benchmark(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(ROOT / "benchmarks" / "training.py"), *map(str, arguments)]
+def benchmark(*arguments: object, program: str = "training.py") -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(ROOT / "benchmarks" / program), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=UNCOMPILED, timeout=600)
 
 
@@ -58,11 +58,6 @@ def test_a_side_that_fails_is_shown(tmp_path: Path) -> None:
     assert "ours failed" in ran.stderr and "there is no model folder" in ran.stderr
 
 
-def versions(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(ROOT / "benchmarks" / "versions.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=UNCOMPILED, timeout=300)
-
-
 def test_two_checkouts_train_in_turn(base: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "train.jsonl", known_rows(times=4))
     recipe = tmp_path / "train.yaml"
@@ -71,7 +66,7 @@ def test_two_checkouts_train_in_turn(base: Path, tmp_path: Path) -> None:
         "max_tokens: 80\nrank: 2\n",
         encoding="utf-8",
     )
-    ran = versions(ROOT, "--config", recipe, "--updates", 8, "--rounds", 2, "--json")
+    ran = benchmark(ROOT, "--config", recipe, "--updates", 8, "--rounds", 2, "--json", program="versions.py")
     assert ran.returncode == 0, ran.stderr
     told = json.loads(ran.stdout)
     assert told["loss_this"] == told["loss_other"] > 0
@@ -81,6 +76,6 @@ def test_two_checkouts_train_in_turn(base: Path, tmp_path: Path) -> None:
 
 
 def test_a_checkout_that_does_not_train_says_why(tmp_path: Path) -> None:
-    ran = versions(ROOT, "--config", tmp_path / "nothing.yaml", "--rounds", 1)
+    ran = benchmark(ROOT, "--config", tmp_path / "nothing.yaml", "--rounds", 1, program="versions.py")
     assert ran.returncode == 1
     assert "did not train" in ran.stderr and "nothing.yaml" in ran.stderr

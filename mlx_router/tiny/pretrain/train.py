@@ -110,8 +110,7 @@ def batches(data: Data, first: int, workers: int) -> Iterable[Batch]:
     """The batches from one step on, in their order; with workers, made ahead of time in so many processes."""
     # A worker takes the words and scenes that are in memory already.
     context = "fork" if workers else None
-    loader: Any = DataLoader
-    made: Iterable[Batch] = loader(
+    made: Iterable[Batch] = DataLoader(
         data,
         batch_size=None,
         sampler=range(first, 1 << 62),
