@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from .errors import ModelError
 from .loading import load_routing_model
 from .manifest import FILE, Manifest, Parity, read_manifest, write_manifest
-from .model import Model, load_tokenizer_only, merge_adapter
+from .model import QUANTIZED, Model, load_tokenizer_only, merge_adapter
 
 import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)
 import mlx.nn as nn  # isort: skip
@@ -137,8 +137,7 @@ def _fuse(model: Model, *, dequantize: bool) -> dict[str, Any]:
     config = dict(model.config)
     if dequantize and model.quantized:
         model.network = dequantize_model(network)
-        for key in ("quantization", "quantization_config"):
-            config.pop(key, None)
+        config = {name: value for name, value in config.items() if name not in QUANTIZED}
     model.network.set_dtype(getattr(mx, model.dtype))
     config["torch_dtype"] = model.dtype
     mx.eval(model.network.parameters())

@@ -24,7 +24,7 @@ import mlx.nn as nn  # noqa: E402
 from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear  # noqa: E402
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters  # noqa: E402
-from mlx_lm.utils import load_model, load_tokenizer  # noqa: E402
+from mlx_lm.utils import dequantize_model, load_model, load_tokenizer  # noqa: E402
 
 TINY = Path(__file__).parent / "tiny"
 WEIGHTS = "adapters.safetensors"
@@ -33,6 +33,9 @@ ADAPTER_CONFIG = "adapter_config.json"
 PATTERNS = ["*.json", "model*.safetensors", "*.py", "tokenizer.model", "*.tiktoken", "*.txt", "*.jinja"]
 # Mixtures of experts have one such layer for all experts.
 LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
+QUANTIZED = ("quantization", "quantization_config")  # fields of config.json
+# Another: the weights are quantized to be stored, and widened to be computed with.
+WIDENED = "widen_on_load"
 ADAPTER_TENSORS = ("lora_a", "lora_b", "m")
 HASHED_BYTES = 64 * 1024 * 1024
 ONE_THREAD_BELOW = 30_000_000
@@ -62,7 +65,7 @@ class Model:
     @property
     def quantized(self) -> bool:
         """Whether the base's weights are quantized."""
-        return "quantization" in self.config or "quantization_config" in self.config
+        return any(name in self.config for name in QUANTIZED)
 
     @cached_property
     def base(self) -> Base:
@@ -141,6 +144,9 @@ def load_base(name: str, *, revision: str | None = None, dtype: str = "auto") ->
         raise ModelError(f"{name} can't be loaded: {error}") from error
     # Quantized weights keep their packed integers; set_dtype changes only what is floating point.
     network.set_dtype(getattr(mx, dtype))
+    if config.pop(WIDENED, False):
+        network = dequantize_model(network)
+        config = {name: value for name, value in config.items() if name not in QUANTIZED}
     mx.eval(network.parameters(), _constants(network))
     if parameter_counts(network)[1] < ONE_THREAD_BELOW:
         # Its products are too small to gain from a second thread, and on a busy machine each waits for the other.

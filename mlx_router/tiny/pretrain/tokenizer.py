@@ -18,6 +18,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from ...prompts import assistant_text, system_message
 from .mixture import load_mixture
 
+FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 VOCABULARY = 8192
 MERGED = 4608  # tokens that BPE finds; the rest of the vocabulary are whole words
 SPECIAL = ("<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>")
