@@ -14,12 +14,16 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from .tokenizer import FILES
+
 Weights: TypeAlias = dict[str, torch.Tensor]
 EMBEDDING_DEVIATION = 0.02
 ATTENTION_PART = 256  # queries
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+STORAGE = ("quantization", "quantization_config", "widen_on_load")  # fields of a base that is stored in 8 bits
 EMBEDDING = "model.embed_tokens.weight"
 OWN, PROJECTION = "embedding.own", "embedding.projection"
+WORD_HEAD, TEXT_HEAD = "head.word", "head.text"  # `distil`'s
+TRAINING_ONLY = (OWN, PROJECTION, WORD_HEAD, TEXT_HEAD)
 
 
 @dataclass(frozen=True)
@@ -111,18 +115,26 @@ class Model:
             return self.weights[EMBEDDING]
         return self.weights[OWN] + self.vectors @ self.weights[PROJECTION]
 
-    def hidden(
-        self, embedding: torch.Tensor, tokens: torch.Tensor, positions: torch.Tensor, bias: torch.Tensor, dtype: Any
-    ) -> torch.Tensor:
-        """Last hidden states (B, T, D). `bias` (B, 1, T, T) is added to the attention scores."""
+    def states(
+        self,
+        embedding: torch.Tensor,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        bias: torch.Tensor,
+        dtype: Any,
+        blocks: int,
+    ) -> list[torch.Tensor]:
+        """The states (B, T, D) after each of the first blocks. `bias` (B, 1, T, T) is added to the attention scores."""
         angles = positions.unsqueeze(-1).float() * self.frequencies
         cos, sin = angles.cos().unsqueeze(2).to(dtype), angles.sin().unsqueeze(2).to(dtype)
         x = F.embedding(tokens, embedding).to(dtype)
-        for layer in range(self.shape.num_hidden_layers):
+        found = []
+        for layer in range(blocks):
             at = f"model.layers.{layer}."
             x = x + self._attention(at + "self_attn.", self._norm(at + "input_layernorm", x), cos, sin, bias)
             x = x + self._mlp(at + "mlp.", self._norm(at + "post_attention_layernorm", x))
-        return self._norm("model.norm", x)
+            found.append(x)
+        return found
 
     def loss(
         self,
@@ -132,13 +144,17 @@ class Model:
         positions: torch.Tensor,
         bias: torch.Tensor,
         dtype: Any,
-    ) -> torch.Tensor:
-        """Mean cross-entropy of the tokens after the flat places `before` (K) of (B, T), each with its weight (K)."""
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Mean cross-entropy of the tokens after the flat places `before` (K) of (B, T), each with its weight (K).
+
+        With it come the states (B, T, D) after each block.
+        """
         embedding = self.embedding()
-        hidden = self.hidden(embedding, tokens, positions, bias, dtype).flatten(0, 1)[before]
-        logits = F.linear(hidden, embedding.to(dtype)).float()
+        states = self.states(embedding, tokens, positions, bias, dtype, self.shape.num_hidden_layers)
+        last = self._norm("model.norm", states[-1]).flatten(0, 1)[before]
+        logits = F.linear(last, embedding.to(dtype)).float()
         losses = F.cross_entropy(logits, tokens.flatten()[before + 1], reduction="none")
-        return (losses * weight).sum() / weight.sum()
+        return (losses * weight).sum() / weight.sum(), states
 
     def _norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, (x.shape[-1],), self.weights[f"{name}.weight"].to(x.dtype), self.shape.rms_norm_eps)
@@ -194,21 +210,40 @@ def attention_bias(episodes: torch.Tensor, turns: torch.Tensor, dtype: Any) -> t
 
 
 def load_weights(folder: Path) -> Weights:
-    """A model folder's weights as f32."""
-    return {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+    """A model folder's weights as f32; those stored in 8 bits widened."""
+    stored = load_file(folder / "model.safetensors")
+    weights: Weights = {}
+    for name, tensor in stored.items():
+        part, _, kind = name.rpartition(".")
+        if kind in ("scales", "biases"):
+            continue
+        scales = stored.get(f"{part}.scales")
+        weights[name] = tensor.float() if scales is None else widened(tensor, scales, stored[f"{part}.biases"])
+    return weights
+
+
+def widened(packed: torch.Tensor, scales: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """(N, K) of f32 from four 8-bit numbers in each of (N, K / 4), as MLX packs them: the first in the lowest byte.
+
+    Scales and offsets (N, K / G) are of groups of G numbers.
+    """
+    numbers = packed.contiguous().view(torch.uint8).float()
+    groups = numbers.view(*scales.shape, -1)
+    return (groups * scales.float().unsqueeze(-1) + offsets.float().unsqueeze(-1)).view(numbers.shape)
 
 
 def export(model: Model, base: Path, folder: Path, dtype: Any = torch.float16) -> None:
     """Write a model folder for mlx-lm: the weights, and the base's config and tokenizer. The weights come last."""
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config = {name: value for name, value in config.items() if name not in STORAGE}
     config["torch_dtype"] = str(dtype).removeprefix("torch.")
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    for name in TOKENIZER_FILES:
+    for name in FILES:
         if (base / name).resolve() != (folder / name).resolve():
             shutil.copyfile(base / name, folder / name)
     aside = folder / "model.safetensors.tmp"
-    weights = {name: tensor for name, tensor in model.weights.items() if name not in (OWN, PROJECTION)}
+    weights = {name: tensor for name, tensor in model.weights.items() if name not in TRAINING_ONLY}
     weights[EMBEDDING] = model.embedding()
     tensors = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in weights.items()}
     save_file(tensors, aside, metadata={"format": "pt"})

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from .model import EMBEDDING, OWN, PROJECTION, Weights
+from .model import EMBEDDING, TRAINING_ONLY, Weights
 
-TABLES = (EMBEDDING, OWN, PROJECTION)  # these are looked up in, or project, words: AdamW's
+TABLES = (EMBEDDING, *TRAINING_ONLY)  # these are looked up in, or project: AdamW's
 MUON_RATE = 0.02
 ADAM_RATE = 3e-3
 MOMENTUM = 0.95

@@ -29,7 +29,13 @@ class Row:
     turns: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     learnt: list[bool] = field(default_factory=list)
-    requests: int = 0
+    asked: list[tuple[int, str]] = field(default_factory=list)
+    """The places of the tokens that end requests, and what these say."""
+
+    @property
+    def requests(self) -> int:
+        """How many requests the row holds."""
+        return len(self.asked)
 
     def inner(self, at: int) -> bool:
         """Tell whether a token is neither the first nor the last of what is learnt together."""
@@ -53,6 +59,10 @@ class Encoder:
     def prefix(self, catalogue: Catalogue) -> list[int]:
         """Tokens of the system message."""
         return self.system + self._ids(system_message(catalogue)) + self.end
+
+    def tool(self, name: str) -> list[int]:
+        """Tokens before the description of a catalogue's first tool, without parameters."""
+        return self.system + self._ids(f"- {name}: ")
 
     def turn(self, turn: Turn, catalogue: Catalogue) -> tuple[list[int], list[int]]:
         """Tokens from the request to where the answer begins, and the answer's."""
@@ -82,19 +92,20 @@ class Packer:
         prefix = self.encoder.prefix(episode.catalogue)
         turns = [self.encoder.turn(turn, episode.catalogue) for turn in episode.turns]
         room = self.length - len(row.tokens) - len(prefix)
-        fitting: list[tuple[list[int], list[int]]] = []
-        for question, answer in turns:
+        fitting: list[tuple[str, list[int], list[int]]] = []
+        for turn, (question, answer) in zip(episode.turns, turns, strict=True):
             if len(question) + len(answer) <= room:
-                fitting.append((question, answer))
+                fitting.append((turn.request, question, answer))
                 room -= len(question) + len(answer)
         # A catalogue with one or two requests costs more than it teaches.
         if len(fitting) < min(3, len(turns)) or not fitting:
             return False
         extend(row, prefix, number, 0, 0, learnt=False)
-        for at, (question, answer) in enumerate(fitting, start=1):
+        after = len(self.encoder.end) + len(self.encoder.assistant)
+        for at, (request, question, answer) in enumerate(fitting, start=1):
             extend(row, question, number, at, len(prefix), learnt=False)
+            row.asked.append((len(row.tokens) - after, request))
             extend(row, answer, number, at, len(prefix) + len(question), learnt=True)
-        row.requests += len(fitting)
         return True
 
 

