@@ -143,6 +143,9 @@ def test_a_grown_base_keeps_its_tokens_and_vectors_and_takes_new_words_whole(
     grown = model.load_weights(out)[model.EMBEDDING]
     assert grown.shape == (after.get_vocab_size(), shape.hidden_size)
     assert torch.equal(grown[:2048], made.weights[model.EMBEDDING])
+    old = torch.tensor([bool(vector.any()) for vector in vectors(before, Path())])
+    longest, usual = grown[2048:].norm(dim=-1).max(), grown[:2048][old].norm(dim=-1).median()
+    assert usual * 0.9 < grown[2048:].norm(dim=-1).median() < longest < usual * 3
     assert len({tuple(row.tolist()) for row in grown[2048:]}) == after.get_vocab_size() - 2048
     assert json.loads((out / "config.json").read_text(encoding="utf-8"))["vocab_size"] == after.get_vocab_size()
 

@@ -27,8 +27,8 @@ SEED = 5
 # Ranks in the word list: words below are common; those up to the last are words at all, not typing errors.
 COMMON, COMMON_CAPITALISED, COMMON_CAPITALS = 13_000, 2500, 900
 LISTED = 60_000
-NOISE = 0.7  # of what the old words' own parts deviate
-INHERITED = 0.7  # of the own part of the word in small letters that a written form takes
+INHERITED = 0.5  # of the own part of the word in small letters that a form in capitals takes
+LEAST_NOISE = 0.4  # of an old word's norm: a new word's noise at the least
 
 
 def new_words(vocabulary: dict[str, int], texts: Iterable[str], listed: Sequence[str], room: int) -> list[str]:
@@ -75,19 +75,20 @@ def grown_weights(weights: Weights, tokenizer: Tokenizer, vectors: torch.Tensor)
     capitals = [at for at in words if not tokens[at].islower()]
     usual, spread = small_words.mean(0), small_words.std(0)
     usual_form = own[capitals].mean(0) if capitals else usual
+    norm = weights[EMBEDDING][words].norm(dim=-1).median()
     generator = torch.Generator().manual_seed(SEED)
     rows = [weights[EMBEDDING]]
     for at in range(old, len(tokens)):
         token = tokens[at]
-        part = torch.randn(own.shape[1], generator=generator) * spread * NOISE
+        row = (usual if token.islower() else usual_form) + vectors[at] @ projection
         small = tokenizer.token_to_id(token.lower())
-        if token.islower():
-            part += usual
-        else:
-            part += usual_form
-            if small is not None and small < old:
-                part += (own[small] - usual) * INHERITED
-        rows.append((part + vectors[at] @ projection)[None])
+        if not token.islower() and small is not None and small < old:
+            row = row + INHERITED * (own[small] - usual)
+        noise = torch.randn(len(row), generator=generator) * spread
+        # As long as old words' rows: a shorter one loses to them where it is to be copied, and one too near its word
+        # in small letters is written in these.
+        rest = (norm**2 - row.norm() ** 2).clamp(min=(LEAST_NOISE * norm) ** 2).sqrt()
+        rows.append((row + noise * rest / noise.norm())[None])
     return {**weights, EMBEDDING: torch.cat(rows)}
 
 
