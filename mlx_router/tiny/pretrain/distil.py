@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -176,22 +177,21 @@ class Lessons:
             targets.append(vectors[said])
             ends.append(row * length + len(ids) - 1)
             whole.append(chunk.text_vectors[at].astype(np.float32))
-        word_mean, word_scale, text_mean, text_scale = self.statistics()
+        word_mean, word_scale, text_mean, text_scale = self.statistics
         return Lesson(
             tokens, episodes, torch.from_numpy(np.concatenate(words)),
             torch.from_numpy((np.concatenate(targets) - word_mean) / word_scale),
             torch.tensor(ends), torch.from_numpy((np.stack(whole) - text_mean) / text_scale),
         )  # fmt: skip
 
+    @cached_property
     def statistics(self) -> tuple[np.ndarray[Any, Any], float, np.ndarray[Any, Any], float]:
         """Mean and deviation of the first file's vectors, of words and of texts."""
-        if not hasattr(self, "_statistics"):
-            chunk = self._chunk(0)
-            words, texts = chunk.word_vectors.astype(np.float32), chunk.text_vectors.astype(np.float32)
-            words = words[np.abs(words).sum(1) > 0]
-            word_mean, text_mean = words.mean(0), texts.mean(0)
-            self._statistics = word_mean, float((words - word_mean).std()), text_mean, float((texts - text_mean).std())
-        return self._statistics
+        chunk = self._chunk(0)
+        words, texts = chunk.word_vectors.astype(np.float32), chunk.text_vectors.astype(np.float32)
+        words = words[np.abs(words).sum(1) > 0]
+        word_mean, text_mean = words.mean(0), texts.mean(0)
+        return word_mean, float((words - word_mean).std()), text_mean, float((texts - text_mean).std())
 
 
 class Meaning:
@@ -232,7 +232,7 @@ class Meaning:
     ) -> torch.Tensor:
         """The loss of requests that follow a catalogue: flat places of their ends in the states (B, T, D)."""
         _, vectors = self.teacher.vectors([text for _, text in asked])
-        _, _, mean, scale = self.lessons.statistics()
+        _, _, mean, scale = self.lessons.statistics
         targets = torch.from_numpy((vectors - mean) / scale)
         ends = states[TEXT_BLOCK - 1].flatten(0, 1)[torch.tensor([at for at, _ in asked])]
         return self.weight * self._error(model, TEXT_HEAD, ends, targets) / 2
