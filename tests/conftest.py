@@ -213,3 +213,19 @@ def uncompiled() -> Iterator[None]:
     yield
     if BACKEND.compile_enabled:
         mx.enable_compile()
+
+
+def tiny_base(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shape and a tokenizer small enough for a few seconds to show."""
+    from mlx_router.tiny.pretrain import tokenizer
+
+    monkeypatch.setattr(tokenizer, "EPISODES", 300)
+    monkeypatch.setattr(tokenizer, "MERGED", 2048)
+    monkeypatch.setattr(tokenizer, "VOCABULARY", 2048)
+    tokenizer.main(["--out", str(folder)])
+    config = {
+        **{"vocab_size": 2048, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "head_dim": 16},
+        **{"num_attention_heads": 2, "rms_norm_eps": 1e-6, "rope_theta": 10000.0},
+    }
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import tiny_base
 
 from mlx_router.calls import NoTool, ToolCall
 from mlx_router.catalogue import Catalogue
@@ -215,22 +216,6 @@ def test_packed_rows_keep_their_length_and_learn_only_answers() -> None:
         assert row.requests == len({pair for pair in zip(row.episodes, row.turns, strict=True) if pair[1]})
         learnt = encoder.tokenizer.decode([t for t, yes in zip(row.tokens, row.learnt, strict=True) if yes])
         assert learnt.count('{"tool":"') >= row.requests and "Available tools" not in learnt
-
-
-def tiny_base(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A shape and a tokenizer small enough for a few seconds to show."""
-    from mlx_router.tiny.pretrain import tokenizer
-
-    monkeypatch.setattr(tokenizer, "EPISODES", 300)
-    monkeypatch.setattr(tokenizer, "MERGED", 2048)
-    monkeypatch.setattr(tokenizer, "VOCABULARY", 2048)
-    tokenizer.main(["--out", str(folder)])
-    config = {
-        **{"vocab_size": 2048, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "head_dim": 16},
-        **{"num_attention_heads": 2, "rms_norm_eps": 1e-6, "rope_theta": 10000.0},
-    }
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return folder
 
 
 def test_a_few_seconds_of_training_lower_the_loss_and_a_run_goes_on(

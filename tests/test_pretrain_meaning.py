@@ -12,10 +12,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from conftest import tiny_base  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 from mlx_router.tiny import pretrain  # noqa: E402
-from mlx_router.tiny.pretrain import distil, growth, model, semantics, store, tokenizer, train  # noqa: E402
+from mlx_router.tiny.pretrain import distil, growth, model, semantics, store, train  # noqa: E402
 from mlx_router.tiny.pretrain.corpus import Text, corpus  # noqa: E402
 from mlx_router.tiny.pretrain.packing import Encoder  # noqa: E402
 
@@ -44,25 +45,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A base of two blocks, with its tokenizer; and a teacher that needs no files."""
     folder = tmp_path_factory.mktemp("base")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"EPISODES": 300, "MERGED": 2048, "VOCABULARY": 2048}.items():
-            patch.setattr(tokenizer, name, value)
         for name, value in {"WORD_BLOCK": 1, "TEXT_BLOCK": 2, "CHUNK": 400, "FIRST_TEXTS": 400}.items():
             patch.setattr(distil, name, value)
         for name, value in {"TOKENS_PER_STEP": 1024, "LEARNT_PER_STEP": 300, "LENGTHS": (512,)}.items():
             patch.setattr(train, name, value)
         patch.setattr(train, "WARMUP_STEPS", 1)
         patch.setattr(distil, "Teacher", WordsAlone)
-        tokenizer.main(["--out", str(folder)])
-        yield folder_with_config(folder)
-
-
-def folder_with_config(folder: Path) -> Path:
-    config = {
-        **{"vocab_size": 2048, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "head_dim": 16},
-        **{"num_attention_heads": 2, "rms_norm_eps": 1e-6, "rope_theta": 10000.0},
-    }
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return folder
+        yield tiny_base(folder, patch)
 
 
 def test_words_vectors_are_the_means_of_their_pieces() -> None:

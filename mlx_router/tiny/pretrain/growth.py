@@ -8,7 +8,6 @@ is what the sentence encoder's vector of it explains of an embedding, with noise
 import argparse
 import json
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from tokenizers import Tokenizer
 from .corpus import corpus
 from .model import EMBEDDING, OWN, PROJECTION, Model, Shape, Weights, export, load_weights, split_embedding
 from .semantics import word_vectors
-from .tokenizer import FILES
+from .tokenizer import save
 
 VOCABULARY = 24_576
 SEED = 5
@@ -99,11 +98,7 @@ def grow(base: Path, out: Path, data: str, listed: Sequence[str], encoder: Path,
     words = new_words(tokenizer.get_vocab(), texts, listed, size - tokenizer.get_vocab_size())
     grown = grown_tokenizer(tokenizer, words)
     vectors = word_vectors(grown, encoder)
-    out.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        shutil.copyfile(base / name, out / name)
-    compact = json.dumps(json.loads(grown.to_str()), ensure_ascii=False, separators=(",", ":"))
-    (out / "tokenizer.json").write_text(compact + "\n", encoding="utf-8")
+    save(grown, out)
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     config["vocab_size"] = grown.get_vocab_size()
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -116,16 +111,16 @@ def grow(base: Path, out: Path, data: str, listed: Sequence[str], encoder: Path,
 def main(arguments: Sequence[str] | None = None) -> None:
     """Grow as the command line says."""
     parser = argparse.ArgumentParser(prog="python -m mlx_router.tiny.pretrain.growth", description=__doc__)
-    parser.add_argument("--base", required=True, help="model folder to start from, in floats")
+    parser.add_argument("--base", required=True, help="model folder to start from")
     parser.add_argument("--data", default="", help="folder of the real sets; without it, written texts alone")
     parser.add_argument("--words", required=True, help="word list, one a line, the commonest first")
     parser.add_argument("--semantics", required=True, help="folder of the sentence encoder that gives words' vectors")
-    parser.add_argument("--size", type=int, default=VOCABULARY, help="tokens in all")
+    parser.add_argument("--size", type=int, default=VOCABULARY, help="tokens in all at the most")
     parser.add_argument("--out", required=True, help="folder for the grown base")
     options = parser.parse_args(arguments)
     listed = Path(options.words).read_text(encoding="utf-8").splitlines()
     count = grow(Path(options.base), Path(options.out), options.data, listed, Path(options.semantics), options.size)
-    print(f"{count} new words, {options.size} tokens in all" if count else "no new words")
+    print(f"{count} new words")
 
 
 if __name__ == "__main__":
