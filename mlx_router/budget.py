@@ -1,6 +1,6 @@
 """What a training run takes, said before anything is downloaded: download size, disk, updates, and memory by a formula.
 
-    weights      parameters × bytes of the dtype; packed (quantized) tensors as they are stored
+    weights      parameters × bytes of the dtype; packed (quantized) tensors as they are stored or widened
     optimizer    LoRA parameters × 16 bytes: weight, gradient and two moments in float32; DoRA has one more parameter an
                  output; full fine-tuning counts the weights that are trained × 3 × bytes of the dtype
     activations  tokens × blocks × (18 × hidden + 7 × feed-forward) × bytes of the dtype; DoRA also keeps
@@ -29,6 +29,7 @@ from typing import Any, TypeAlias
 from .caution import MOST_ADDED
 from .config import TrainConfig
 from .machine import free_bytes, inspect
+from .storage import WIDENED
 
 GIB = 2**30
 FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -220,7 +221,20 @@ def _inputs(kind: str, dims: list[int]) -> int:
 
 
 def _tensors(folder: Path) -> Iterator[Tensor]:
-    """Name, type and dimensions of every tensor, from the headers of the safetensors files."""
+    """Name, type and dimensions of every tensor as it is computed with, from the headers of the safetensors files."""
+    config = folder / "config.json"
+    storage = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    if not storage.get(WIDENED):
+        yield from _stored(folder)
+        return
+    for name, kind, dims in _stored(folder):
+        if kind == "U32":
+            yield name, "F16", [*dims[:-1], dims[-1] * 32 // storage["quantization"]["bits"]]
+        elif not name.endswith((".scales", ".biases")):
+            yield name, kind, dims
+
+
+def _stored(folder: Path) -> Iterator[Tensor]:
     for file in sorted(folder.glob("model*.safetensors")):
         with file.open("rb") as stream:
             (size,) = struct.unpack("<Q", stream.read(8))

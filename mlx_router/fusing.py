@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 from .errors import ModelError
 from .loading import load_routing_model
 from .manifest import FILE, Manifest, Parity, read_manifest, write_manifest
-from .model import QUANTIZED, Model, load_tokenizer_only, merge_adapter
+from .model import Model, load_tokenizer_only, merge_adapter
+from .storage import QUANTIZED
 
 import mlx.core as mx  # isort: skip  (model.py has put the BLAS in place)
 import mlx.nn as nn  # isort: skip

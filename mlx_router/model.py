@@ -16,6 +16,7 @@ from .errors import ModelError
 from .manifest import Base
 from .prompts import ChatFormat
 from .runtime import prepare
+from .storage import QUANTIZED, WIDENED
 
 BACKEND = prepare()
 
@@ -33,9 +34,6 @@ ADAPTER_CONFIG = "adapter_config.json"
 PATTERNS = ["*.json", "model*.safetensors", "*.py", "tokenizer.model", "*.tiktoken", "*.txt", "*.jinja"]
 # Mixtures of experts have one such layer for all experts.
 LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
-QUANTIZED = ("quantization", "quantization_config")  # fields of config.json
-# Another: the weights are quantized to be stored, and widened to be computed with.
-WIDENED = "widen_on_load"
 ADAPTER_TENSORS = ("lora_a", "lora_b", "m")
 HASHED_BYTES = 64 * 1024 * 1024
 ONE_THREAD_BELOW = 30_000_000

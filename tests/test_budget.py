@@ -26,8 +26,10 @@ def test_the_parts_of_the_embedded_base_by_hand() -> None:
     assert found.optimizer == 16 * 4 * (hidden + width) * blocks
     assert found.logits == 200 * shape["vocab_size"] * 4 * 4
     assert found.attention == 2 * heads * 100 * 100 * 4 * 1.5 * blocks
-    # Stored in two bytes, run in four.
-    assert found.weights == pytest.approx(2 * (folder / "model.safetensors").stat().st_size, rel=0.01)
+    linear = 4 * hidden * width + 3 * hidden * shape["intermediate_size"]
+    norms = 2 * hidden + 2 * shape["head_dim"]
+    # Stored in one byte, run in four.
+    assert found.weights == 4 * (shape["vocab_size"] * hidden + blocks * (linear + norms) + hidden)
     # Half the bytes on a GPU, where the dtype is bfloat16.
     halved = memory_of(folder, recipe("tiny", batch_size=2), 100, gpu=True)
     assert halved is not None and halved.attention == found.attention / 2
@@ -120,5 +122,6 @@ def test_the_estimate_is_not_below_a_step_nor_far_above_it(rows: int, tokens: in
     mx.eval(nn.value_and_grad(model.network, answer_loss)(model.network, *arrays(batch, 1.0)))
     estimated = memory_of(model.folder, config, tokens, gpu=False)
     assert estimated is not None
-    # The head runs on answers only, and the formula counts every token: rather too much than too little.
-    assert 0.8 < estimated.total / mx.get_peak_memory() < 2.5
+    # The head runs on answers only, and the formula counts every token, which weighs most where a small base has many
+    # words: rather too much than too little.
+    assert 0.8 < estimated.total / mx.get_peak_memory() < 3.5

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from ...storage import STORAGE
 from .tokenizer import FILES
 
 Weights: TypeAlias = dict[str, torch.Tensor]
 EMBEDDING_DEVIATION = 0.02
 ATTENTION_PART = 256  # queries
-STORAGE = ("quantization", "quantization_config", "widen_on_load")  # fields of a base that is stored in 8 bits
 EMBEDDING = "model.embed_tokens.weight"
 OWN, PROJECTION = "embedding.own", "embedding.projection"
 WORD_HEAD, TEXT_HEAD = "head.word", "head.text"  # `distil`'s

@@ -15,7 +15,8 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.utils import quantize_model
 
-from ...model import WIDENED, load_base
+from ...model import load_base
+from ...storage import WIDENED
 from .tokenizer import FILES
 
 BITS, GROUP = 8, 64
