@@ -4,8 +4,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
@@ -25,7 +26,7 @@ from .router import Router
 
 if TYPE_CHECKING:
     from .catalogue import Catalogue
-    from .cli_report import Wanted
+    from .cli_report import Material, Wanted
     from .judging import Judgement
     from .report import Report
     from .thresholds import ThresholdReport
@@ -163,38 +164,20 @@ def eval_(
     limits = gates.merged(gates.read_gates(Path(gates_file)) if gates_file else [], flags)
     pages = Pages(folder or str(predictions), junit, junit_rows, summary, failures)
     wanted = _wanted(report_folder, baseline_train, skip_base)
-    leaks = constrained = material = None
     if predictions is not None:
         _refuse_for_predictions(mode, promise, shortlist, threshold)
         if folder or data or near:
             raise UsageError("--predictions takes no adapter and no rows", hint="the outputs are already there")
-        default = load_catalogue(catalogue) if catalogue else None
-        scored = read_predictions(Path(predictions), default)[:limit]
-        material = wanted.of_predictions(predictions, scored, default) if wanted is not None else None
+        measured: Measured | None = _of_predictions(predictions, catalogue, limit, wanted)
     else:
         if folder is None or data is None:
             raise UsageError("eval needs an adapter folder and --data, or --predictions")
-        policy = None if promise is None else {"wrong_call_rate": promise}
-        ranks = join()
-        with together(ranks):
-            router = Router.load(folder, base=base, policy=policy, shortlist=shortlist)
-            default = load_catalogue(catalogue) if catalogue else router.catalogue
-            examples, leaks = _test(router, data, near, default, limit)
-            if ranks.size > 1:
-                ranks.agree({"test rows": data_record(data, examples)["hash"], "adapter": folder_hash(Path(folder))})
-            if ranks.first and leaks is not None and leaks.failed and not allow_leaks:
-                _stop(leaks, pages, as_json)
-            # Only the first rank reports.
-            training = wanted.training(near, data, router, default) if wanted is not None and ranks.first else None
-            with _shown(ranks, len(examples)) as progress:
-                scored = evaluate(router, examples, progress, ranks=ranks)
-            if mode == "constrained":
-                with _shown(ranks, len(examples)) as progress:
-                    constrained = Constrained.of(scored, evaluate(router, examples, progress, mode=mode, ranks=ranks))
-        if not ranks.first:
-            return
-        if wanted is not None and training is not None:
-            material = wanted.of_router(router, scored, training, (folder, data, base), routing_progress)
+        source = Source(folder, data, base, promise, shortlist, catalogue, near, limit)
+        stop = None if allow_leaks else partial(_stop, pages=pages, as_json=as_json)
+        measured = _of_router(source, mode, wanted, stop)
+    if measured is None:
+        return
+    scored, leaks, constrained, material = measured
     evaluation = Evaluation.of(scored)
     if out is not None:
         write_predictions(scored, Path(out))
@@ -212,6 +195,69 @@ def eval_(
         click.echo(f"gate missed: {line}", err=True)
     if missed:
         raise click.exceptions.Exit(1)
+
+
+class Measured(NamedTuple):
+    """Rows as they were answered, and what was made of them besides."""
+
+    scored: list[Scored]
+    leaks: Leaks | None = None
+    constrained: Constrained | None = None
+    material: "Material | None" = None
+
+
+class Source(NamedTuple):
+    """A router, how it is to be loaded, and the rows that it is tested on."""
+
+    folder: str
+    data: str
+    base: str | None
+    promise: float | None
+    shortlist: int | None
+    catalogue: str | None
+    near: str | None
+    limit: int | None
+
+    def router(self) -> Router:
+        policy = None if self.promise is None else {"wrong_call_rate": self.promise}
+        return Router.load(self.folder, base=self.base, policy=policy, shortlist=self.shortlist)
+
+
+def _of_predictions(file: str, catalogue: str | None, limit: int | None, wanted: "Wanted | None") -> Measured:
+    default = load_catalogue(catalogue) if catalogue else None
+    scored = read_predictions(Path(file), default)[:limit]
+    material = wanted.of_predictions(file, scored, default) if wanted is not None else None
+    return Measured(scored, material=material)
+
+
+def _of_router(
+    source: Source, mode: Mode, wanted: "Wanted | None", stop: Callable[[Leaks], NoReturn] | None
+) -> Measured | None:
+    """Route the test; None on a rank that does not report. Leaks end it by `stop`, unless that is None."""
+    ranks, constrained = join(), None
+    with together(ranks):
+        router = source.router()
+        default = load_catalogue(source.catalogue) if source.catalogue else router.catalogue
+        examples, leaks = _test(router, source.data, source.near, default, source.limit)
+        if ranks.size > 1:
+            rows = data_record(source.data, examples)["hash"]
+            ranks.agree({"test rows": rows, "adapter": folder_hash(Path(source.folder))})
+        if ranks.first and leaks is not None and leaks.failed and stop is not None:
+            stop(leaks)
+        # Only the first rank reports.
+        training = wanted.training(source.near, source.data, router, default) if wanted and ranks.first else None
+        with _shown(ranks, len(examples)) as progress:
+            scored = evaluate(router, examples, progress, ranks=ranks)
+        if mode == "constrained":
+            with _shown(ranks, len(examples)) as progress:
+                constrained = Constrained.of(scored, evaluate(router, examples, progress, mode=mode, ranks=ranks))
+    if not ranks.first:
+        return None
+    material = None
+    if wanted is not None and training is not None:
+        files = (source.folder, source.data, source.base)
+        material = wanted.of_router(router, scored, training, files, routing_progress)
+    return Measured(scored, leaks, constrained, material)
 
 
 @dataclass(frozen=True)
