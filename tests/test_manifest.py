@@ -52,6 +52,25 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path, catalogue: Catalog
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
+def test_the_keys_of_many_rows_take_little_room(tmp_path: Path, catalogue: Catalogue) -> None:
+    keys = [f"{number:016x}" for number in range(20_000)]
+    manifest = Manifest(
+        base=Base(name="tiny", model_type="qwen3", tokenizer_hash="a", template_hash="b"),
+        catalogue=catalogue.to_json(),
+        catalogue_hash=catalogue.hash,
+        prompt_style="signature",
+        system='[ "0123456789abcdef",\n"0123456789abcdef" ]',
+        max_tokens=64,
+        dtype="float32",
+        data={"train": {"requests": {"cafe": keys}}},
+    )
+    write_manifest(tmp_path, manifest)
+
+    assert read_manifest(tmp_path) == manifest
+    assert (tmp_path / FILE).stat().st_size < 20 * len(keys)
+    assert '"format": 1,\n' in (tmp_path / FILE).read_text(encoding="utf-8")
+
+
 def test_a_trained_folder_tells_where_it_came_from(adapter: Path, base: Path, catalogue: Catalogue) -> None:
     found = json.loads((adapter / FILE).read_text(encoding="utf-8"))
 
