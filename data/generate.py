@@ -1,6 +1,6 @@
 """Write the training and validation splits of both catalogues from the frames in data/frames/*.txt.
 
-    python data/generate.py                  # rewrites data/{support,desktop}/{train,valid}.jsonl
+    python data/generate.py                  # rewrites data/{support,desktop}/{train,valid}.jsonl and the large file
     python data/generate.py --out FOLDER     # the same files elsewhere
 
 How frames are written stands in phrasing.py. The same seed gives the same files, byte for byte. A test split is opened
@@ -35,7 +35,7 @@ STARTERS = PROSE | {"when", "date", "repeat", "setting", "area", "file_type"}
 NO_SLIPS = {"order_id", "url", "time", "amount", "level", "delay_seconds"}
 NEIGHBOURS = dict(zip("qwertyuiopasdfghjklzxcvbnm", "wertyuioiosdfghjkljxcvbnmn", strict=True))
 
-# Rows of each tool, training and validation. Desktop's recipe sees its many training rows once each.
+# Rows of each tool, training and validation.
 SUPPORT = {"track_order": (820, 81), "request_refund": (880, 87), "escalate": (800, 80), "no_tool": (620, 55)}
 DESKTOP = {
     "open_app": (320, 22),
@@ -57,6 +57,8 @@ DESKTOP = {
     "no_tool": (1300, 83),
 }
 PLANS = {"support": SUPPORT, "desktop": DESKTOP}
+# Catalogues that have a large training file too, and how many times the rows of the small one it has.
+LARGE = {"desktop": 3}
 
 
 class Dresser:
@@ -189,8 +191,8 @@ def request_of(segments: Sequence[Segment]) -> str:
     return re.sub(" +", " ", text).replace(".m..", ".m.").strip()
 
 
-def examples(name: str, catalogue: Catalogue, *, valid: bool, taken: set[str]) -> list[Example]:
-    """One split; its requests are added to `taken`, folded, and none of those is used again.
+def examples(name: str, catalogue: Catalogue, *, valid: bool, taken: set[str], times: int = 1) -> list[Example]:
+    """One split, or one of so many times its rows; its requests are added to `taken`, folded, and none is used again.
 
     Each tool's rows are spread evenly over the split, so that any first rows of it are balanced as the whole is.
     """
@@ -200,12 +202,12 @@ def examples(name: str, catalogue: Catalogue, *, valid: bool, taken: set[str]) -
     made: list[tuple[float, Example]] = []
     for tool, counts in PLANS[name].items():
         frames = frames_in_turn([frame for frame in grammar.frames if frame.tool == tool], rng, valid=valid)
-        rows = 0
-        while rows < counts[valid]:
+        rows, wanted = 0, counts[valid] * times
+        while rows < wanted:
             example = fill(next(frames), writer, catalogue)
             if fold(example.request) not in taken:
                 taken.add(fold(example.request))
-                made.append(((rows + rng.random()) / counts[valid], example))
+                made.append(((rows + rng.random()) / wanted, example))
                 rows += 1
     return [example for _, example in sorted(made, key=lambda placed: placed[0])]
 
@@ -246,13 +248,18 @@ def requests_of_test(path: Path) -> set[str]:
 
 
 def generate(name: str, out: Path) -> None:
-    """Write both splits of one catalogue."""
+    """Write both splits of one catalogue, and its large training file where there is one."""
     catalogue = catalogue_from_json(json.loads((HERE / name / "catalogue.json").read_text(encoding="utf-8")))
     taken = requests_of_test(HERE / name / "test.jsonl")
     (out / name).mkdir(parents=True, exist_ok=True)
     for split in ("train", "valid"):
-        rows = examples(name, catalogue, valid=split == "valid", taken=taken)
-        write(rows, out / name / f"{split}.jsonl", "catalogue.json")
+        made = examples(name, catalogue, valid=split == "valid", taken=taken)
+        write(made, out / name / f"{split}.jsonl", "catalogue.json")
+    if (times := LARGE.get(name)) is not None:
+        valid = {fold(example.request) for example in made}
+        many = examples(name, catalogue, valid=False, taken=requests_of_test(HERE / name / "test.jsonl"), times=times)
+        kept = [example for example in many if fold(example.request) not in valid]
+        write(kept, out / name / "train_large.jsonl.gz", "catalogue.json")
 
 
 def main() -> None:

@@ -217,11 +217,16 @@ def rows(source: str | Path) -> Iterator[tuple[str, object]]:
 
 
 def write(examples: Iterable[Example], path: Path, catalogue_name: str, style: Style = "signature") -> None:
-    """Write examples as chat-format JSONL; the file appears whole or not at all."""
+    """Write examples as chat-format JSONL, packed where the name ends in .gz; the file appears whole or not at all."""
+    lines = (json.dumps(example.to_json(catalogue_name, style), ensure_ascii=False) + "\n" for example in examples)
     aside = path.with_name(path.name + ".part")
-    with aside.open("w", encoding="utf-8") as file:
-        for example in examples:
-            file.write(json.dumps(example.to_json(catalogue_name, style), ensure_ascii=False) + "\n")
+    if path.suffix == ".gz":
+        # No time in the header, so that the same rows are the same file.
+        with aside.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+            packed.writelines(line.encode() for line in lines)
+    else:
+        with aside.open("w", encoding="utf-8") as text:
+            text.writelines(lines)
     aside.replace(path)
 
 

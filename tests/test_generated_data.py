@@ -1,5 +1,7 @@
 """The training and validation splits: made by the committed program, and true to the rules of data/README.md."""
 
+import functools
+import gzip
 import importlib
 import json
 import os
@@ -22,6 +24,7 @@ from mlx_router.prompts import system_message
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 SPLITS = [(name, split) for name in ("support", "desktop") for split in ("train", "valid")]
+SPLITS.append(("desktop", "train_large"))
 CODES = {
     "out_of_scope",
     "no_matching_tool",
@@ -32,22 +35,27 @@ CODES = {
 }
 
 
+def content(folder: Path, split: str) -> bytes:
+    """What a split's file holds, unpacked."""
+    packed = folder / f"{split}.jsonl.gz"
+    return gzip.decompress(packed.read_bytes()) if packed.exists() else (folder / f"{split}.jsonl").read_bytes()
+
+
+@functools.cache
 def rows(name: str, split: str) -> list[dict[str, Any]]:
     """The JSON rows of one split."""
-    lines = (DATA / name / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return [json.loads(line) for line in content(DATA / name, split).decode("utf-8").splitlines()]
 
 
 def examples(name: str, split: str) -> list[Example]:
     """The examples of one split, as training reads them."""
-    return read(DATA / name / f"{split}.jsonl")
+    packed = DATA / name / f"{split}.jsonl.gz"
+    return read(packed if packed.exists() else DATA / name / f"{split}.jsonl")
 
 
 def requests(name: str, split: str) -> list[str]:
     """The requests of one split without case and punctuation."""
-    return [
-        fold(row["request"] if "request" in row else row["messages"][1]["content"]) for row in rows(name, split)
-    ]
+    return [fold(row["request"] if "request" in row else row["messages"][1]["content"]) for row in rows(name, split)]
 
 
 def catalogue(name: str) -> Catalogue:
@@ -70,8 +78,7 @@ def test_the_program_writes_the_committed_files_byte_for_byte(tmp_path: Path) ->
     command = [sys.executable, str(DATA / "generate.py"), "--out", str(tmp_path)]
     subprocess.run(command, check=True, env=environment, timeout=120)
     for name, split in SPLITS:
-        made = (tmp_path / name / f"{split}.jsonl").read_bytes()
-        assert made == (DATA / name / f"{split}.jsonl").read_bytes(), (name, split)
+        assert content(tmp_path / name, split) == content(DATA / name, split), (name, split)
 
 
 @pytest.mark.parametrize(("name", "split"), SPLITS)
@@ -121,19 +128,19 @@ def test_no_alternative_repeats_the_target(name: str, split: str) -> None:
         assert all(target not in everything[:at] for at, target in enumerate(everything)), example
 
 
-@pytest.mark.parametrize("name", ["support", "desktop"])
-def test_no_request_stands_twice_or_in_two_splits(name: str) -> None:
-    train, valid, test = (requests(name, split) for split in ("train", "valid", "test"))
+@pytest.mark.parametrize(("name", "training"), [("support", "train"), ("desktop", "train"), ("desktop", "train_large")])
+def test_no_request_stands_twice_or_in_two_splits(name: str, training: str) -> None:
+    train, valid, test = (requests(name, split) for split in (training, "valid", "test"))
     assert len(set(train)) == len(train)
     assert len(set(valid)) == len(valid)
     assert not set(train) & set(valid)
     assert not (set(train) | set(valid)) & set(test)
 
 
-@pytest.mark.parametrize("name", ["support", "desktop"])
+@pytest.mark.parametrize(("name", "split"), [("support", "train"), ("desktop", "train"), ("desktop", "train_large")])
 @pytest.mark.parametrize("first", [300, None])
-def test_the_share_of_no_tool_is_balanced_from_the_first_rows_on(name: str, first: int | None) -> None:
-    everything = examples(name, "train")
+def test_the_share_of_no_tool_is_balanced_from_the_first_rows_on(name: str, split: str, first: int | None) -> None:
+    everything = examples(name, split)
     some = everything[:first]
     share, whole = (sum(isinstance(row.target, NoTool) for row in part) / len(part) for part in (some, everything))
     assert 0.1 <= whole <= 0.2
@@ -146,7 +153,7 @@ def test_values_kept_from_training_are_measured_in_validation(monkeypatch: pytes
     phrasing = importlib.import_module("phrasing")
     places = phrasing.read_grammar(DATA / "frames" / "desktop.txt").lists["place"]
     kept, held = phrasing.divide_options(places, "place")
-    train, valid = (" ".join(requests("desktop", split)) for split in ("train", "valid"))
+    train, large, valid = (" ".join(requests("desktop", split)) for split in ("train", "train_large", "valid"))
     assert all(place.casefold() in train for place in kept)
-    assert held and not any(place.casefold() in train for place in held)
+    assert held and not any(place.casefold() in train or place.casefold() in large for place in held)
     assert any(place.casefold() in valid for place in held)
