@@ -17,7 +17,7 @@ FLOORS = (
     *("signature", "docstrings", "declared", "interop", "parsing", "prompts"),
     *("duplicates", "grounding", "policy", "certainty"),
     *("data", "formats", "config", "tables", "curve_sizes"),
-    *("machine", "blas", "runtime", "ranks", "doctor", "manifest", "model", "fine_tuning"),
+    *("machine", "blas", "runtime", "ranks", "doctor", "manifest", "storage", "model", "fine_tuning"),
     *("worker", "exponential", "streams", "attention", "heads"),
     *("drafts", "confidence", "grammar", "prefixes", "ragged", "answers", "lockstep"),
     *("decoder", "draft_lengths", "loading", "fusing", "asking", "router"),

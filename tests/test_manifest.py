@@ -34,17 +34,15 @@ def refusal(folder: Path) -> ModelError:
     return caught.value
 
 
+def manifest_of(catalogue: Catalogue, **fields: Any) -> Manifest:
+    base = Base(name="tiny", model_type="qwen3", tokenizer_hash="a", template_hash="b")
+    described = {"catalogue": catalogue.to_json(), "catalogue_hash": catalogue.hash}
+    return Manifest(base=base, **described, max_tokens=64, dtype="float32", **fields)
+
+
 def test_a_manifest_is_read_as_it_was_written(tmp_path: Path, catalogue: Catalogue) -> None:
-    manifest = Manifest(
-        base=Base(name="tiny", model_type="qwen3", tokenizer_hash="a", template_hash="b"),
-        catalogue=catalogue.to_json(),
-        catalogue_hash=catalogue.hash,
-        prompt_style="json_schema",
-        system="Schöne Grüße 🙂",
-        max_tokens=64,
-        dtype="float32",
-        metrics={"valid_loss": None},
-    )
+    fields = {"prompt_style": "json_schema", "system": "Schöne Grüße 🙂", "metrics": {"valid_loss": None}}
+    manifest = manifest_of(catalogue, **fields)
     write_manifest(tmp_path, manifest)
 
     assert read_manifest(tmp_path) == manifest
@@ -54,15 +52,9 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path, catalogue: Catalog
 
 def test_the_keys_of_many_rows_take_little_room(tmp_path: Path, catalogue: Catalogue) -> None:
     keys = [f"{number:016x}" for number in range(20_000)]
-    manifest = Manifest(
-        base=Base(name="tiny", model_type="qwen3", tokenizer_hash="a", template_hash="b"),
-        catalogue=catalogue.to_json(),
-        catalogue_hash=catalogue.hash,
-        prompt_style="signature",
-        system='[ "0123456789abcdef",\n"0123456789abcdef" ]',
-        max_tokens=64,
-        dtype="float32",
-        data={"train": {"requests": {"cafe": keys}}},
+    system = '[ "0123456789abcdef",\n"0123456789abcdef" ]'
+    manifest = manifest_of(
+        catalogue, prompt_style="signature", system=system, data={"train": {"requests": {"cafe": keys}}}
     )
     write_manifest(tmp_path, manifest)
 
