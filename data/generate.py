@@ -250,15 +250,17 @@ def requests_of_test(path: Path) -> set[str]:
 def generate(name: str, out: Path) -> None:
     """Write both splits of one catalogue, and its large training file where there is one."""
     catalogue = catalogue_from_json(json.loads((HERE / name / "catalogue.json").read_text(encoding="utf-8")))
-    taken = requests_of_test(HERE / name / "test.jsonl")
+    tests = requests_of_test(HERE / name / "test.jsonl")
+    taken = set(tests)
     (out / name).mkdir(parents=True, exist_ok=True)
-    for split in ("train", "valid"):
-        made = examples(name, catalogue, valid=split == "valid", taken=taken)
-        write(made, out / name / f"{split}.jsonl", "catalogue.json")
+    train = examples(name, catalogue, valid=False, taken=taken)
+    valid = examples(name, catalogue, valid=True, taken=taken)
+    write(train, out / name / "train.jsonl", "catalogue.json")
+    write(valid, out / name / "valid.jsonl", "catalogue.json")
     if (times := LARGE.get(name)) is not None:
-        valid = {fold(example.request) for example in made}
-        many = examples(name, catalogue, valid=False, taken=requests_of_test(HERE / name / "test.jsonl"), times=times)
-        kept = [example for example in many if fold(example.request) not in valid]
+        validated = {fold(example.request) for example in valid}
+        many = examples(name, catalogue, valid=False, taken=tests, times=times)
+        kept = [example for example in many if fold(example.request) not in validated]
         write(kept, out / name / "train_large.jsonl.gz", "catalogue.json")
 
 
