@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from .calls import NO_TOOL, Generation, Mode, Prompt, Stop
+from .capitals import quiet
 from .catalogue import Catalogue
 from .drafts import Drafter
 from .prompts import conversation
@@ -33,7 +34,8 @@ class Wish:
 class Question:
     """A request with the text that shows the model its tools, and the tools that it shows.
 
-    `catalogue_seen` says whether all of the catalogue was trained on, `shortened` whether only some of it is shown.
+    `catalogue_seen` says whether all of the catalogue was trained on, `shortened` whether only some of it is shown. A
+    request in capitals is shown in small letters.
     """
 
     request: str
@@ -54,9 +56,10 @@ class Question:
             from .grammar import grammar_text
 
             grammar = grammar_text(self.catalogue)
+        shown = quiet(self.request)
         return Prompt(
-            messages=conversation(self.system, self.request),
-            draft=Drafter(self.catalogue, self.request).continuation,
+            messages=conversation(self.system, shown),
+            draft=Drafter(self.catalogue, shown).continuation,
             names=(*(tool.name for tool in self.catalogue), NO_TOOL),
             grammar=grammar,
             stop=wish.stop,

@@ -1,6 +1,6 @@
 """What of a call is said in its request: free text letter for letter, numbers in digits or words."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,16 @@ def grounded(outcome: Outcome, catalogue: Catalogue, request: str) -> bool | Non
 
 def free_texts(tool: Tool, arguments: Mapping[str, Any]) -> Iterator[Text]:
     """The call's string values, at any depth, that are not chosen from a list."""
-    defs = {**tool.parameters.get("definitions", {}), **tool.parameters.get("$defs", {})}
-    return _texts(tool.parameters, arguments, "", defs)
+    return _texts(tool.parameters, arguments, "", _definitions(tool))
+
+
+def with_texts(tool: Tool, arguments: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """The arguments with every string that is not chosen from a list changed, at any depth."""
+    return dict(_changed(tool.parameters, arguments, _definitions(tool), change))
+
+
+def _definitions(tool: Tool) -> dict[str, Any]:
+    return {**tool.parameters.get("definitions", {}), **tool.parameters.get("$defs", {})}
 
 
 def number_words(number: int) -> str:
@@ -62,19 +70,36 @@ def has_words(text: str, words: str) -> bool:
 
 def _texts(schema: Any, value: Any, where: str, defs: Mapping[str, Any]) -> Iterator[Text]:
     schemas = list(_resolved(schema, defs))
+    if isinstance(value, str) and not _is_listed(schemas):
+        yield Text(where, value)
+    for key, inner, child in _parts(schemas, value):
+        joint = "." if where and isinstance(key, str) else ""
+        yield from _texts(inner, child, f"{where}{joint}{key if isinstance(key, str) else f'[{key}]'}", defs)
+
+
+def _changed(schema: Any, value: Any, defs: Mapping[str, Any], change: Callable[[str], str]) -> Any:
+    schemas = list(_resolved(schema, defs))
     if isinstance(value, str):
-        if not any("enum" in found or "const" in found for found in schemas):
-            yield Text(where, value)
-    elif isinstance(value, list):
+        return value if _is_listed(schemas) else change(value)
+    parts = {key: _changed(inner, child, defs, change) for key, inner, child in _parts(schemas, value)}
+    if isinstance(value, list):
+        return list(parts.values())
+    return parts if isinstance(value, Mapping) else value
+
+
+def _is_listed(schemas: Sequence[Schema]) -> bool:
+    return any("enum" in found or "const" in found for found in schemas)
+
+
+def _parts(schemas: Sequence[Schema], value: Any) -> Iterator[tuple[str | int, Any, Any]]:
+    """What a list or an object holds: number or name, schema and value."""
+    if isinstance(value, list):
         items = _first(schemas, "items")
-        for number, child in enumerate(value):
-            yield from _texts(items, child, f"{where}[{number}]", defs)
+        yield from ((number, items, child) for number, child in enumerate(value))
     elif isinstance(value, Mapping):
         properties = {name: child for found in schemas for name, child in found.get("properties", {}).items()}
         others = _first(schemas, "additionalProperties")
-        for name, child in value.items():
-            path = f"{where}.{name}" if where else name
-            yield from _texts(properties.get(name, others), child, path, defs)
+        yield from ((name, properties.get(name, others), child) for name, child in value.items())
 
 
 def _resolved(schema: Any, defs: Mapping[str, Any], depth: int = 0) -> Iterator[Schema]:

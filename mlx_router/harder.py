@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from .calls import NO_TOOL, NoTool, Target, ToolCall
 from .catalogue import Catalogue
 from .data import Example
+from .grounding import with_texts
 from .signature import parse_signatures
 from .variants import NO_MATCH, name_words, unchanged
 from .wording import VERBS
@@ -143,34 +144,29 @@ def _other_tools() -> Catalogue:
 
 
 def _lower_case(example: Example, rng: Random) -> Example | None:
-    request = example.request.lower()
+    return _spelled(example, str.lower)
+
+
+def _capitals(example: Example, rng: Random) -> Example | None:
+    return _spelled(example, str.upper)
+
+
+def _spelled(example: Example, change: Callable[[str], str]) -> Example | None:
+    """The request and every text that a target copies from it changed; choices of an enum stay."""
+    request = change(example.request)
     if request == example.request:
         return None
 
-    def lowered(target: Target) -> Target:
-        return _copied_changed(target, example, str.lower)
+    def copied(value: str) -> str:
+        return change(value) if value in example.request else value
 
-    return replace(_targets(example, lowered), request=request)
+    def changed(target: Target) -> Target:
+        tool = example.catalogue.get(target.tool) if isinstance(target, ToolCall) else None
+        if tool is None or not isinstance(target, ToolCall):
+            return target
+        return ToolCall(tool=target.tool, arguments=with_texts(tool, target.arguments, copied))
 
-
-def _copied_changed(target: Target, example: Example, change: Callable[[str], str]) -> Target:
-    """The target with every text that it copies from the request changed; choices of an enum stay."""
-    if not isinstance(target, ToolCall):
-        return target
-    tool = example.catalogue.get(target.tool)
-    free = (
-        {name for name, child in tool.properties.items() if "enum" not in child and "const" not in child}
-        if tool
-        else set()
-    )
-
-    def value(found: Any) -> Any:
-        if isinstance(found, list):
-            return [value(item) for item in found]
-        return change(found) if isinstance(found, str) and found in example.request else found
-
-    arguments = {name: value(found) if name in free else found for name, found in target.arguments.items()}
-    return ToolCall(tool=target.tool, arguments=arguments)
+    return replace(_targets(example, changed), request=request)
 
 
 def _no_punctuation(example: Example, rng: Random) -> Example | None:
@@ -233,6 +229,7 @@ CHANGES: dict[str, tuple[str, Change]] = {
     "order shuffled": ("the catalogue's tools stand in another order", _order_shuffled),
     "tools added": (f"{DISTRACTORS} tools of other walks of life stand among the catalogue's", _distractors_added),
     "lower case": ("the request is in lower case", _lower_case),
+    "capitals": ("the request is in capitals", _capitals),
     "no punctuation": ("punctuation outside of values is left out", _no_punctuation),
     "typing error": ("a word outside of values has a typing error", _typing_error),
 }

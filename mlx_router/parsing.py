@@ -3,10 +3,13 @@
 import json
 import math
 import re
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeAlias
 
 from .calls import NO_TOOL, Failure, NoTool, Outcome, ParseFailure, ToolCall
 from .catalogue import Catalogue, Tool
+
+Change: TypeAlias = Callable[[Tool, dict[str, Any]], dict[str, Any]]
 
 MAX_CHARACTERS = 65_536
 MAX_DEPTH = 32
@@ -22,13 +25,15 @@ class _Rejected(Exception):
         self.failure = ParseFailure(reason, detail)
 
 
-def parse(text: str, catalogue: Catalogue) -> Outcome:
+def parse(text: str, catalogue: Catalogue, change: Change | None = None) -> Outcome:
     """Read one decision. White space around the object is fine; anything else that is not the contract is a failure.
 
     parse('{"tool":"track_order","arguments":{"order_id":"ORD-1234"}}', catalogue)
+
+    `change` is given a call's tool and arguments, and gives the arguments that are checked and returned.
     """
     try:
-        return _decision(_strict_json(text), catalogue)
+        return _decision(_strict_json(text), catalogue, change)
     except _Rejected as rejected:
         return rejected.failure
 
@@ -109,7 +114,7 @@ def _check_tree(value: Any, depth: int = 1) -> None:
             _check_tree(child, depth + 1)
 
 
-def _decision(value: Any, catalogue: Catalogue) -> Outcome:
+def _decision(value: Any, catalogue: Catalogue, change: Change | None) -> Outcome:
     if not isinstance(value, dict):
         raise _Rejected(Failure.NOT_AN_OBJECT, f"a JSON {_kind(value)}, not an object")
     name = value.get("tool")
@@ -120,7 +125,7 @@ def _decision(value: Any, catalogue: Catalogue) -> Outcome:
     tool = catalogue.get(name)
     if tool is None:
         raise _Rejected(Failure.UNKNOWN_TOOL, f"{name!r} is no tool of the catalogue")
-    return _call(value, tool)
+    return _call(value, tool, change)
 
 
 def _no_tool(value: dict[str, Any]) -> NoTool:
@@ -131,13 +136,15 @@ def _no_tool(value: dict[str, Any]) -> NoTool:
     return NoTool(reason=reason)
 
 
-def _call(value: dict[str, Any], tool: Tool) -> ToolCall:
+def _call(value: dict[str, Any], tool: Tool, change: Change | None) -> ToolCall:
     _only_keys(value, "tool", "arguments")
     if "arguments" not in value:
         raise _Rejected(Failure.BAD_ENVELOPE, 'a call without "arguments"')
     arguments = value["arguments"]
     if not isinstance(arguments, dict):
         raise _Rejected(Failure.ARGUMENTS_NOT_AN_OBJECT, f"arguments are a JSON {_kind(arguments)}")
+    if change is not None:
+        arguments = change(tool, arguments)
     errors = tool.argument_errors(arguments)
     if errors:
         kinds = {"missing": Failure.MISSING_ARGUMENT, "extra": Failure.EXTRA_ARGUMENT, "bad": Failure.BAD_ARGUMENT}

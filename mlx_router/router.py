@@ -4,6 +4,7 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +27,15 @@ from .calls import (
     Stopped,
     ToolCall,
 )
+from .capitals import as_written, quiet
 from .catalogue import Catalogue
 from .certainty import Certainty, Verdict, evidence
 from .errors import RequestError, UsageError
 from .grounding import grounded
 from .manifest import Manifest, read_certainty, read_manifest
-from .parsing import parse
+from .parsing import Change, parse
 from .policy import Policy
-from .prompts import Style, clean_request, conversation, system_message
+from .prompts import Style, clean_request, compact_json, conversation, system_message
 from .shortlist import Shortlists
 from .signature import render_tool
 
@@ -275,7 +277,7 @@ class Router:
         if generation.stopped is not None:
             return self._stopped(question, generation, generation.stopped)
         catalogue = question.catalogue
-        outcome = read_outcome(generation, catalogue)
+        outcome = read_outcome(generation, catalogue, partial(as_written, request=question.request))
         said = grounded(outcome, catalogue, question.request)
         verdict = Verdict()
         if isinstance(outcome, ParseFailure):
@@ -287,7 +289,7 @@ class Router:
         abstains = isinstance(outcome, ToolCall) and (verdict.action == "abstain" or wish.withholds(generation))
         return Decision(
             outcome=outcome,
-            raw=generation.text,
+            raw=_raw(generation, outcome, question),
             catalogue_seen=question.catalogue_seen,
             timings=generation.timings,
             confidence=scores.tool if scores else None,
@@ -342,11 +344,18 @@ def _warn_of_length(chat: "ChatFormat", trained: int | None, system: str) -> Non
         )
 
 
-def read_outcome(generation: Generation, catalogue: Catalogue) -> Outcome:
-    """The outcome of a generation; one that the token limit cut off is never a call."""
+def read_outcome(generation: Generation, catalogue: Catalogue, change: Change | None = None) -> Outcome:
+    """The outcome of a generation, `change` as in `parse`; one that the token limit cut off is never a call."""
     if not generation.finished:
         return ParseFailure(Failure.TRUNCATED, "the answer had not ended at max_tokens")
-    return parse(generation.text, catalogue)
+    return parse(generation.text, catalogue, change)
+
+
+def _raw(generation: Generation, outcome: Outcome, question: Question) -> str:
+    """What the model wrote; of a request in capitals, with the values as that has them."""
+    if not isinstance(outcome, ToolCall) or quiet(question.request) == question.request:
+        return generation.text
+    return compact_json({"tool": outcome.tool, "arguments": outcome.arguments})
 
 
 def _action(outcome: Outcome) -> str | None:

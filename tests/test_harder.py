@@ -38,7 +38,7 @@ def test_every_changed_row_has_a_target_that_fits_its_catalogue(catalogue: Catal
     found = slices(rows(catalogue))
     assert list(found) == [
         *("tool removed", "negated", "tools renamed", "names restyled", "order shuffled", "tools added"),
-        *("lower case", "no punctuation", "typing error"),
+        *("lower case", "capitals", "no punctuation", "typing error"),
     ]
     for one in found.values():
         assert len(one.examples) == len(one.origins) > 0
@@ -109,11 +109,18 @@ def test_lower_case_lowers_what_is_copied(catalogue: Catalogue) -> None:
     assert example.alternatives == (call("request_refund", order_id="ord-7", reason="broke, badly"),)
 
 
-def test_lower_case_leaves_the_choices_of_an_enum() -> None:
+def test_capitals_raise_what_is_copied(catalogue: Catalogue) -> None:
+    example = slices(rows(catalogue))["capitals"].examples[1]
+    assert example.request == "REFUND ORD-7, PLEASE. IT BROKE, BADLY!"
+    assert example.target == call("request_refund", order_id="ORD-7", reason="IT BROKE, BADLY")
+
+
+def test_another_letter_case_leaves_the_choices_of_an_enum() -> None:
     schema = {"properties": {"mode": {"enum": ["Dark", "Light"]}, "room": {"type": "string"}}}
     made = Catalogue((Tool("set_mode", "Set a mode.", schema),))
     row = Example("Dark in the Attic", call("set_mode", mode="Dark", room="Attic"), made)
     assert slices([row])["lower case"].examples[0].target == call("set_mode", mode="Dark", room="attic")
+    assert slices([row])["capitals"].examples[0].target == call("set_mode", mode="Dark", room="ATTIC")
 
 
 @pytest.mark.parametrize("seed", range(8))

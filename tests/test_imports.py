@@ -16,7 +16,7 @@ FLOORS = (
     *("errors", "calls", "schemas", "matching", "catalogue", "shortlist"),
     *("signature", "docstrings", "declared", "interop", "parsing", "prompts"),
     *("duplicates", "grounding", "policy", "certainty"),
-    *("data", "formats", "config", "tables", "curve_sizes"),
+    *("capitals", "data", "formats", "config", "tables", "curve_sizes"),
     *("machine", "blas", "runtime", "ranks", "doctor", "manifest", "storage", "model", "fine_tuning"),
     *("worker", "exponential", "streams", "attention", "heads"),
     *("drafts", "confidence", "grammar", "prefixes", "ragged", "answers", "lockstep"),

@@ -1,0 +1,55 @@
+"""Requests in capitals: the model reads them in small letters, and values come back as they were written.
+
+A model that has read little knows few words in capitals; a request that is all capitals says nothing by them. Training
+rows are changed in the same way.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .calls import Target, ToolCall
+from .catalogue import Catalogue, Tool
+from .grounding import with_texts
+
+FEWEST_LETTERS = 4
+SHARE = 0.9
+
+
+def quiet(request: str) -> str:
+    """The request, in small letters of the same number of characters if nine tenths of its letters are capitals."""
+    letters = [letter for letter in request if letter.lower() != letter.upper()]
+    capitals = sum(letter != letter.lower() for letter in letters)
+    return _small(request) if len(letters) >= FEWEST_LETTERS and capitals >= SHARE * len(letters) else request
+
+
+def as_written(tool: Tool, arguments: Mapping[str, Any], request: str) -> dict[str, Any]:
+    """A call's arguments, free texts of the quiet request spelled as the request spells them."""
+    shown = quiet(request)
+    if shown == request:
+        return dict(arguments)
+
+    def spelled(value: str) -> str:
+        # Whole words first: "it" stands in "with" too.
+        found = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", shown) or re.search(re.escape(value), shown)
+        return request[found.start() : found.end()] if found else value
+
+    return with_texts(tool, arguments, spelled)
+
+
+def quiet_target(target: Target, catalogue: Catalogue, request: str) -> Target:
+    """What the model is to answer to the quiet request: texts of the request as it is shown."""
+    tool = catalogue.get(target.tool) if isinstance(target, ToolCall) else None
+    shown = quiet(request)
+    if shown == request or tool is None or not isinstance(target, ToolCall):
+        return target
+
+    def copied(value: str) -> str:
+        return _small(value) if _small(value) in shown else value
+
+    return ToolCall(tool=target.tool, arguments=with_texts(tool, target.arguments, copied))
+
+
+def _small(text: str) -> str:
+    """Small letters, but for the few characters whose small form is not one character."""
+    return "".join(letter.lower() if len(letter.lower()) == 1 else letter for letter in text)
