@@ -285,7 +285,7 @@ def gradient_difference(run: Any, rows: int) -> dict[str, float]:
     mx.eval(loss, shared)
     whole = make_batch([row.whole() for row in compared])
     # Its mask counts one position more than the row has; the rows here hold that token already.
-    lengths = whole.lengths - np.array([0, 1], np.int32)
+    lengths = whole.lengths[:, :2] - np.array([0, 1], np.int32)
     given = mx.array(whole.suffix), mx.array(lengths)
     (expected, _), plain = nn.value_and_grad(network, default_loss)(network, *given)
     pairs = zip(tree_flatten(shared), tree_flatten(plain), strict=True)

@@ -27,7 +27,7 @@ import mlx.nn as nn  # isort: skip
 from mlx.utils import tree_flatten  # isort: skip
 
 
-def plain_loss(network: Any, prefix: Any, suffix: Any, lengths: Any, _: Any, weight: Any) -> Any:
+def plain_loss(network: Any, prefix: Any, suffix: Any, lengths: Any, _: Any, weights: Any) -> Any:
     """The keys and values of the prefix copied for every row, the head on every position."""
     before = [PrefixCache() for _ in network.layers]
     network(prefix[None], cache=before)
@@ -35,8 +35,9 @@ def plain_loss(network: Any, prefix: Any, suffix: Any, lengths: Any, _: Any, wei
     logits = network(suffix[:, :-1], cache=cache).astype(mx.float32)
     targets = suffix[:, 1:]
     positions = mx.arange(1, targets.shape[1] + 1)
-    mask = mx.logical_and(positions >= lengths[:, :1], positions < lengths[:, 1:])
-    return (nn.losses.cross_entropy(logits, targets) * mask).sum() * weight, mask.sum()
+    mask = mx.logical_and(positions >= lengths[:, :1], positions < lengths[:, 1:2])
+    weight = mx.where(positions < lengths[:, 2:], weights[0], weights[1])
+    return (nn.losses.cross_entropy(logits, targets) * weight * mask).sum(), mask.sum()
 
 
 def updater(run: Run, loss: Callable[..., Any]) -> Callable[[tuple[mx.array, ...]], Any]:
@@ -83,7 +84,7 @@ def measure(run: Run, updates: int) -> dict[str, Any]:
     """Time both sides on one batch of middling size, in turn."""
     batches = sorted((batch for group in run.plan.epoch(0) for batch in group), key=lambda batch: batch.suffix.size)
     batch = batches[len(batches) // 2]
-    given = arrays(batch, 1.0 / batch.answer_tokens)
+    given = arrays(batch, 1.0 / batch.answer_tokens, run.config.name_weight)
     sides = {"ours": answer_loss, "plain": plain_loss}
     network = run.model.network
     gradients = {name: nn.value_and_grad(network, loss)(network, *given)[1] for name, loss in sides.items()}

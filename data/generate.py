@@ -92,14 +92,14 @@ class Dresser:
         """A sentence before the request, after it, or both."""
         where = self.rng.random()
         if where < 0.65:
-            before = self.writer.expand(self.writer.draw("before"))
+            before = self.writer.company("before")
             segments = begun(segments, small=before[-1].text.endswith(","))
             segments = [*before, Segment(" "), *segments]
         else:
             segments = begun(segments)
         if where > 0.45:
             stop = "" if segments[-1].text.endswith((".", "!", "?")) else "."
-            segments = [*segments, Segment(f"{stop} "), *self.writer.expand(self.writer.draw("after"))]
+            segments = [*segments, Segment(f"{stop} "), *self.writer.company("after")]
         return segments
 
     def slips(self, segments: list[Segment]) -> list[Segment]:

@@ -116,6 +116,15 @@ class Writer:
                 continue
         raise ValueError(f"can't fill {frame.text!r}")
 
+    def company(self, name: str) -> list[Segment]:
+        """One option of a list as segments, with no words that the request holds already."""
+        for _ in range(MAX_TRIES):
+            try:
+                return self.expand(self.draw(name))
+            except LookupError:
+                continue
+        raise ValueError(f"no option of {name!r} is left")
+
     def expand(self, text: str) -> list[Segment]:
         """Text with slots as segments."""
         segments = []

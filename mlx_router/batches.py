@@ -5,12 +5,13 @@ suffixes, request and answer, row by row.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TypeAlias
 
 import numpy as np
 
+from .confidence import HEAD
 from .data import Example
 from .errors import ModelError, TrainingError
 from .prompts import ChatFormat, RowTokens, Style
@@ -23,12 +24,16 @@ SHOWN_ROWS = 10
 
 @dataclass(frozen=True)
 class TokenRow:
-    """A row's tokens after the prefix; `offset` is where the answer begins in them."""
+    """A row's tokens after the prefix; `offset` is where the answer begins in them.
+
+    `named` is how many of the answer's tokens run up to the end of the tool's name.
+    """
 
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
     offset: int
     where: str
+    named: int = 0
 
     @property
     def answer_tokens(self) -> int:
@@ -36,14 +41,15 @@ class TokenRow:
 
     def whole(self) -> "TokenRow":
         """The same row with nothing shared."""
-        return TokenRow((), self.prefix + self.suffix, len(self.prefix) + self.offset, self.where)
+        return replace(self, prefix=(), suffix=self.prefix + self.suffix, offset=len(self.prefix) + self.offset)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows that run together. `prefix` has shape (P,), `suffix` (B, S) padded with 0, `lengths` (B, 2).
+    """Rows that run together. `prefix` has shape (P,), `suffix` (B, S) padded with 0, `lengths` (B, 3).
 
-    A row of `lengths` is where the answer begins and where the row ends, relative to the suffix.
+    A row of `lengths` is where the answer begins, where the row ends and where the tool's name ends, relative to the
+    suffix.
     """
 
     prefix: np.ndarray
@@ -56,6 +62,11 @@ class Batch:
         """How many tokens the loss falls on."""
         return int((self.lengths[:, 1] - self.lengths[:, 0]).sum())
 
+    def weight(self, name_weight: float) -> float:
+        """What the tokens that the loss falls on weigh together, those up to the tool's name `name_weight` each."""
+        named = int((self.lengths[:, 2] - self.lengths[:, 0]).sum())
+        return self.answer_tokens + (name_weight - 1) * named
+
     def share(self, rank: int, size: int) -> "Batch":
         """The rows that fall to one of `size` ranks; one silenced row where there are fewer rows than ranks."""
         if rank >= len(self.rows):
@@ -65,7 +76,7 @@ class Batch:
 
     def silenced(self) -> "Batch":
         """The same shapes with no token to learn."""
-        ends = np.stack([self.lengths[:, 1], self.lengths[:, 1]], axis=1)
+        ends = np.stack([self.lengths[:, 1]] * 3, axis=1)
         return Batch(self.prefix, self.suffix, ends, self.rows)
 
 
@@ -84,6 +95,7 @@ def token_rows(
     A row has to leave room for `max_tokens` in `context_length`, as routing asks for.
     """
     prefixes: dict[str, list[int]] = {}
+    named: dict[str, int] = {}
     rows: list[TokenRow] = []
     problems: list[str] = []
     for example in examples:
@@ -100,7 +112,10 @@ def token_rows(
         if problem:
             problems.append(f"{example.where}: {problem}")
             continue
-        rows.append(_token_row(tokens, prefixes[system], example.where))
+        name = example.target.tool
+        if name not in named:
+            named[name] = len(chat.pieces(f"{HEAD}{name}"))
+        rows.append(_token_row(tokens, prefixes[system], example.where, named[name]))
     if problems:
         more = f"\n  … and {len(problems) - SHOWN_ROWS} more" if len(problems) > SHOWN_ROWS else ""
         lines = "\n".join(f"  {problem}" for problem in problems[:SHOWN_ROWS])
@@ -127,11 +142,12 @@ def _problem(tokens: RowTokens, max_seq_length: int | None, max_tokens: int, con
     return None
 
 
-def _token_row(tokens: RowTokens, prefix: list[int], where: str) -> TokenRow:
+def _token_row(tokens: RowTokens, prefix: list[int], where: str, named: int) -> TokenRow:
     row, size = tokens.tokens, len(prefix)
     if row[:size] != prefix or size >= tokens.prompt_length:
         size = 0
-    return TokenRow(tuple(row[:size]), tuple(row[size:]), tokens.prompt_length - size, where)
+    named = min(named, len(row) - tokens.prompt_length)
+    return TokenRow(tuple(row[:size]), tuple(row[size:]), tokens.prompt_length - size, where, named)
 
 
 # Other rows for those of a batch, by a generator of its own.
@@ -222,5 +238,5 @@ def make_batch(rows: Sequence[TokenRow]) -> Batch:
     suffix = np.zeros((len(rows), width), np.int32)
     for at, row in enumerate(rows):
         suffix[at, : len(row.suffix)] = row.suffix
-    lengths = np.array([[row.offset, len(row.suffix)] for row in rows], np.int32)
+    lengths = np.array([[row.offset, len(row.suffix), row.offset + row.named] for row in rows], np.int32)
     return Batch(np.array(rows[0].prefix, np.int32), suffix, lengths, tuple(row.where for row in rows))

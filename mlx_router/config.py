@@ -101,6 +101,9 @@ class TrainConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="dtype of the base's weights; auto: bfloat16 on Apple GPUs, float32 on a CPU"
     )
+    name_weight: float = Field(
+        3.0, gt=0, description="what an answer's tokens up to the end of its tool's name weigh in the loss; others 1"
+    )
     shared_prefix: bool = Field(True, description="run a batch's common catalogue once instead of once a row")
     grad_checkpoint: bool = Field(
         False, description="compute blocks' insides twice instead of keeping them: less memory"

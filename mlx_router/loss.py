@@ -23,48 +23,60 @@ PREFIX_COST = 0.6
 
 
 def answer_loss(
-    network: Any, prefix: mx.array, suffix: mx.array, lengths: mx.array, longest: mx.array, weight: mx.array
+    network: Any, prefix: mx.array, suffix: mx.array, lengths: mx.array, longest: mx.array, weights: mx.array
 ) -> Any:
-    """Summed cross-entropy of the answers' tokens times `weight`, and their number.
+    """Summed cross-entropy of the answers' tokens, each times its weight, and their number.
 
-    `prefix` (P,) may be empty; `suffix` (B, S), `lengths` (B, 2) as in `Batch`; `longest` has the length A of the
-    longest answer. With `weight` = micro-batches of the group / answer tokens of the group, the trainer's mean over
-    the group is the loss per token.
+    `prefix` (P,) may be empty; `suffix` (B, S), `lengths` (B, 3) as in `Batch`; `longest` has the length A of the
+    longest answer; `weights` (2,) are those of a token up to the tool's name's end, and of any other. With weights that
+    add up to the group's micro-batches over the group, the trainer's mean over it is a weighted mean over tokens.
     """
     with fast_kernels(network):
         if not prefix.size:
-            loss, tokens = _row_loss(network, None, suffix, lengths, longest)
+            found = _row_loss(network, None, suffix, lengths, longest, weights)
         elif (stream := second_stream(network)) is None:
-            loss, tokens = _row_loss(network, _run_prefix(network, prefix), suffix, lengths, longest)
+            found = _row_loss(network, _run_prefix(network, prefix), suffix, lengths, longest, weights)
         else:
-            loss, tokens = _loss_on_two_streams(network, stream, prefix, suffix, lengths, longest)
-    return loss * weight, tokens
+            found = _loss_on_two_streams(network, stream, prefix, suffix, lengths, longest, weights)
+    return found
 
 
 def _loss_on_two_streams(
-    network: Any, stream: Any, prefix: mx.array, suffix: mx.array, lengths: mx.array, longest: mx.array
+    network: Any,
+    stream: Any,
+    prefix: mx.array,
+    suffix: mx.array,
+    lengths: mx.array,
+    longest: mx.array,
+    weights: mx.array,
 ) -> tuple[mx.array, mx.array]:
     """The second stream runs the prefix, a layer ahead, and as many rows as make both streams take equally long."""
     rows, size = suffix.shape
     there = round(max(0.0, rows - PREFIX_COST * prefix.size / size) / 2)
     with mx.stream(stream):
         before = _run_prefix(network, prefix)
-        some = _row_loss(network, before, suffix[:there], lengths[:there], longest) if there else None
-    loss, tokens = _row_loss(network, before, suffix[there:], lengths[there:], longest)
+        some = _row_loss(network, before, suffix[:there], lengths[:there], longest, weights) if there else None
+    loss, tokens = _row_loss(network, before, suffix[there:], lengths[there:], longest, weights)
     return (loss, tokens) if some is None else (loss + some[0], tokens + some[1])
 
 
 def _row_loss(
-    network: Any, before: list[Any] | None, suffix: mx.array, lengths: mx.array, longest: mx.array
+    network: Any,
+    before: list[Any] | None,
+    suffix: mx.array,
+    lengths: mx.array,
+    longest: mx.array,
+    weights: mx.array,
 ) -> tuple[mx.array, mx.array]:
-    """Summed cross-entropy of the answers' tokens, and their number, of rows that go on from a prefix or from none."""
+    """The loss of rows that go on from a prefix or from none, and the number of their answers' tokens."""
     cache = [shared_cache(layer, suffix.shape[0]) for layer in before] if before is not None else None
     # The token at position p is foretold at p - 1.
     targets = lengths[:, :1] + mx.arange(longest.size)
     positions = mx.minimum(targets, suffix.shape[1] - 1)
     logits = logits_at(network, suffix[:, :-1], cache, partial(_at, positions=positions - 1)).astype(mx.float32)
-    mask = targets < lengths[:, 1:]
-    losses = _cross_entropy(logits, mx.take_along_axis(suffix, positions, axis=1)) * mask
+    mask = targets < lengths[:, 1:2]
+    weight = mx.where(targets < lengths[:, 2:], weights[0], weights[1])
+    losses = _cross_entropy(logits, mx.take_along_axis(suffix, positions, axis=1)) * weight * mask
     return losses.sum(), mask.sum()
 
 
@@ -83,14 +95,14 @@ def _run_prefix(network: Any, prefix: mx.array) -> list[Any]:
     return before
 
 
-def arrays(batch: Batch, weight: float) -> tuple[mx.array, ...]:
-    """The batch as `answer_loss` takes it."""
+def arrays(batch: Batch, weight: float, name_weight: float = 1.0) -> tuple[mx.array, ...]:
+    """The batch as `answer_loss` takes it; a token up to the tool's name's end weighs `name_weight` times `weight`."""
     longest = int((batch.lengths[:, 1] - batch.lengths[:, 0]).max())
     padded = -(-max(longest, 1) // ANSWERS_TO) * ANSWERS_TO
     return (
         *(mx.array(part) for part in (batch.prefix, batch.suffix, batch.lengths)),
         mx.zeros(padded),
-        mx.array(weight, mx.float32),
+        mx.array([weight * name_weight, weight], mx.float32),
     )
 
 

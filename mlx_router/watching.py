@@ -46,8 +46,9 @@ class Watch(TrainingCallback):  # type: ignore[misc]
         begun, skipped = divmod(self.done.update, self.run.plan.updates_per_epoch)
         for epoch in range(begun, self.run.epochs):
             for group in self.run.plan.epoch(epoch, skipped if epoch == begun else 0):
-                # The trainer takes the mean over ranks of what is to be a mean over the tokens of all.
-                weight = ranks.size * len(group) / sum(batch.answer_tokens for batch in group)
+                # The trainer takes the mean over ranks of what is to be a weighted mean over the tokens of all.
+                name_weight = self.run.config.name_weight
+                weight = ranks.size * len(group) / sum(batch.weight(name_weight) for batch in group)
                 for at, batch in enumerate(group):
                     self.last_rows = batch.rows
                     self.tokens += batch.prefix.size + batch.suffix.size
@@ -55,7 +56,7 @@ class Watch(TrainingCallback):  # type: ignore[misc]
                     if ranks.size > 1:
                         ranks.wait()
                         self._seed_dropout(at)
-                    yield arrays(batch.share(ranks.rank, ranks.size), weight)
+                    yield arrays(batch.share(ranks.rank, ranks.size), weight, name_weight)
 
     def _seed_dropout(self, micro_batch: int) -> None:
         """Give every rank a dropout of its own, which depends on nothing that a checkpoint would have to hold."""

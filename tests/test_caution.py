@@ -162,7 +162,7 @@ def texts(run: Run, batch: Batch) -> list[tuple[str, str]]:
     decode = run.model.chat.tokenizer.decode
     rows = zip(batch.suffix, batch.lengths, strict=True)
     prefix = list(batch.prefix)
-    return [(decode([*prefix, *row[:start]]), decode(list(row[start:end]))) for row, (start, end) in rows]
+    return [(decode([*prefix, *row[:start]]), decode(list(row[start:end]))) for row, (start, end, _) in rows]
 
 
 def shown(prompt: str) -> Catalogue:

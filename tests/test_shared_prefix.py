@@ -65,7 +65,7 @@ def shared_gradients(network: Any, groups: list[list[TokenRow]], loss: Any = ans
 def whole_gradients(network: Any, rows: list[TokenRow]) -> dict[str, np.ndarray]:
     """mlx-lm's default loss; its mask counts one position more than the row has, so its rows end one earlier."""
     batch = make_batch([row.whole() for row in rows])
-    lengths = batch.lengths - np.array([0, 1], np.int32)
+    lengths = batch.lengths[:, :2] - np.array([0, 1], np.int32)
     given = mx.array(batch.suffix), mx.array(lengths)
     (value, tokens), found = nn.value_and_grad(network, default_loss)(network, *given)
     assert int(tokens.item()) == batch.answer_tokens

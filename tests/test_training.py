@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -142,7 +143,7 @@ def test_a_batch_holds_the_rows_tokens_whatever_it_shares() -> None:
     for group in Plan(list(rows.values()), batch_size=4, accumulation=1, seed=0).epoch(0):
         for batch in group:
             shared += batch.prefix.size > 0
-            for where, suffix, (start, end) in zip(batch.rows, batch.suffix, batch.lengths, strict=True):
+            for where, suffix, (start, end, _) in zip(batch.rows, batch.suffix, batch.lengths, strict=True):
                 row = rows[where]
                 assert (*batch.prefix, *suffix[:end]) == (*row.prefix, *row.suffix)
                 assert (*suffix[start:end],) == row.suffix[row.offset :]
@@ -196,12 +197,35 @@ def test_the_loss_is_the_cross_entropy_of_the_answers_tokens() -> None:
     assert loss_of(network, rows) == pytest.approx(by_hand, rel=1e-5)
 
 
-def test_the_first_reported_loss_is_the_loss_per_answer_token(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name_weight", [0.5, 1.0, 3.0])
+def test_tokens_up_to_the_names_end_weigh_more(name_weight: float) -> None:
+    network = Indifferent()
+    rows = [TokenRow((), tuple(range(10, 10 + size)), size - 9, "", named=named) for size, named in ((20, 3), (27, 5))]
+    parts = [
+        (loss_of(network, [replace(row, suffix=row.suffix[: row.offset + row.named])]), loss_of(network, [row]))
+        for row in rows
+    ]
+    expected = sum(name_weight * named + (whole - named) for named, whole in parts)
+    batch = make_batch(rows)
+    loss, tokens = answer_loss(network, *arrays(batch, 0.25, name_weight))
+    assert float(loss.item()) == pytest.approx(0.25 * expected, rel=1e-5)
+    assert tokens.item() == 18 and batch.weight(name_weight) == 8 * name_weight + 10
+
+
+def test_a_rows_name_ends_where_its_tools_does(tmp_path: Path) -> None:
+    run = prepare_run(make_recipe(tmp_path), tmp_path / "unused", nowhere)
+    decode = run.model.chat.tokenizer.decode
+    heads = {decode(row.suffix[row.offset : row.offset + row.named]) for row in run.plan.rows}
+    assert heads == {f'{{"tool":"{name}' for name in ("track_order", "no_tool")}
+
+
+def test_the_first_reported_loss_is_the_weighted_mean_over_the_answers_tokens(tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
     config = make_recipe(tmp_path, max_updates=1, gradient_accumulation_steps=3, **PLAIN)
     run = prepare_run(config, tmp_path / "unused", nowhere)
     batch = make_batch(run.plan.rows)
-    expected = loss_of(run.model.network, run.plan.rows) / batch.answer_tokens
+    loss, _ = answer_loss(run.model.network, *arrays(batch, 1.0, config.name_weight))
+    expected = float(loss.item()) / batch.weight(config.name_weight)
     train(config, events.append)
     assert next(event["loss"] for event in events if event["event"] == "progress") == pytest.approx(expected, rel=1e-5)
 
@@ -315,10 +339,10 @@ def test_the_rate_counts_training_time_only(tmp_path: Path, monkeypatch: pytest.
     """By a clock on which a micro-batch takes a second, and a checkpoint, after every second update, a hundred."""
     clock, sizes, events = [0.0], [], []
 
-    def seconds_pass(batch: Any, weight: float) -> Any:
+    def seconds_pass(batch: Any, weight: float, name_weight: float) -> Any:
         clock[0] += 1.0
         sizes.append(batch.prefix.size + batch.suffix.size)
-        return arrays(batch, weight)
+        return arrays(batch, weight, name_weight)
 
     def slow_save(*_: Any) -> None:
         clock[0] += 100.0
