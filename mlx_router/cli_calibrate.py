@@ -50,7 +50,7 @@ def calibrate(
       mlx-router calibrate fused/support --data more.jsonl --json
     """
     from .calibrating import calibrate_folder, summary
-    from .cli_eval import tell_routed
+    from .cli_measure import tell_routed
     from .policy import as_policy
 
     if wrong_call_rate is None and any(_given(context, name) for name in ("level", "confirm")):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cli_compare import render
-from .cli_eval import routing_progress
+from .cli_measure import routing_progress
 from .comparison import Comparison, compare
 from .data import Example, read
 from .errors import UsageError

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .cli_eval import routing_progress
+from .cli_measure import routing_progress
 from .data import Example, read
 from .evaluation import Scored, evaluate
 from .harder import Slice, harder
