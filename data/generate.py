@@ -58,7 +58,7 @@ DESKTOP = {
 }
 PLANS = {"support": SUPPORT, "desktop": DESKTOP}
 # Catalogues that have a large training file too, and how many times the rows of the small one it has.
-LARGE = {"desktop": 3}
+LARGE = {"desktop": 6}
 
 
 class Dresser:

@@ -30,7 +30,9 @@ def test_an_example_belongs_to_the_embedded_base_and_is_small(folder: Path) -> N
     manifest = json.loads((folder / "router.json").read_text(encoding="utf-8"))
     assert manifest["base"]["name"] == "tiny"
     assert manifest["base"]["weights_hash"] == load_base("tiny").base.weights_hash
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 2_000_000
+    assert (folder / "adapters.safetensors").stat().st_size < 1_500_000
+    # The hashes of the rows that it was trained on, by which leaks are found, take 19 bytes each.
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 2_250_000
     assert {path.name for path in folder.iterdir()} == {
         *("README.md", "adapter_config.json", "adapters.safetensors", "router.json"),
     }
