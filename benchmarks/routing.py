@@ -161,7 +161,8 @@ def scene(name: str, tools: int, model: Model, examples: Sequence[Example]) -> S
     catalogue = Catalogue(tuple(whole)[:tools], whole.instructions)
     size = prefix_tokens(model, catalogue)
     moved = [replace(example, catalogue=catalogue, system=None) for example in examples]
-    return Scene(name, catalogue, size, [model.chat.row_tokens(one.messages(), one.answer) for one in moved])
+    shown = [example.as_shown() for example in moved]
+    return Scene(name, catalogue, size, [model.chat.row_tokens(one.messages(), one.answer) for one in shown])
 
 
 def scenes(model: Model, examples: Sequence[Example], progress: Progress) -> list[Scene]:
@@ -442,7 +443,7 @@ def gold_rows(count: int, batch: int = 0) -> list[Example]:
 def replayed(model: Model, data: str, length: int) -> list[int]:
     """The passes of each row's gold answer."""
     found = []
-    for example in read(data):
+    for example in (row.as_shown() for row in read(data)):
         row = model.chat.row_tokens(example.messages(), example.answer)
         draft = Drafter(example.catalogue, example.request).continuation
         found.append(replay(model.chat, row.tokens[row.prompt_length :], draft, length, MAX_TOKENS).passes)

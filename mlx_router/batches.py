@@ -99,12 +99,13 @@ def token_rows(
     rows: list[TokenRow] = []
     problems: list[str] = []
     for example in examples:
-        messages = example.messages(style, keep_system=keep_system)
+        shown = example.as_shown()
+        messages = shown.messages(style, keep_system=keep_system)
         system = messages[0]["content"]
         if system not in prefixes:
             prefixes[system] = chat.shared_prefix(messages[0])
         try:
-            tokens = chat.row_tokens(messages, example.answer)
+            tokens = chat.row_tokens(messages, shown.answer)
         except ModelError as error:
             problems.append(f"{example.where}: {error.message}")
             continue

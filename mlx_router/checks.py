@@ -162,7 +162,7 @@ def _lengths(split: Split, limits: Limits) -> list[Length]:
         if prompt + answer > most or answer > limits.max_tokens - ESTIMATE_MARGIN
     ]
     lengths = []
-    for example in (examples[row] for row in sorted({*longest, *near})):
+    for example in (examples[row].as_shown() for row in sorted({*longest, *near})):
         messages = example.messages(limits.style, keep_system=limits.keep_system)
         row_tokens = chat.row_tokens(messages, example.answer)
         total = len(row_tokens.tokens)
@@ -174,7 +174,7 @@ def _estimates(examples: Sequence[Example], chat: ChatFormat, limits: Limits) ->
     """About how many tokens prompts and answers have. A system text is encoded once instead of once a row."""
     systems: dict[str, int] = {}
     found = []
-    for example in examples:
+    for example in (row.as_shown() for row in examples):
         system, user = example.messages(limits.style, keep_system=limits.keep_system)
         if system["content"] not in systems:
             systems[system["content"]] = len(chat.prompt_tokens((system, {"role": "user", "content": "?"})))

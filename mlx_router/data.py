@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .calls import Message, ParseFailure, Target
+from .capitals import quiet, quiet_target
 from .catalogue import Catalogue
 from .errors import CatalogueError, DataError, RouterError
 from .interop import catalogue_from_json
@@ -48,6 +49,11 @@ class Example:
         if keep_system and self.system is not None:
             return conversation(self.system, self.request)
         return conversation(system_message(self.catalogue, style), self.request)
+
+    def as_shown(self) -> "Example":
+        """The example as the model reads it and is to answer it: one in capitals in small letters."""
+        target = quiet_target(self.target, self.catalogue, self.request)
+        return replace(self, request=quiet(self.request), target=target)
 
     @property
     def answer(self) -> str:

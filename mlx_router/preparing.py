@@ -1,7 +1,7 @@
 """What a training run works on: data, base and LoRA layers made ready and checked, before anything is trained."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,7 +10,6 @@ from . import history
 from .batches import Batch, Plan, TokenRow, make_batch, token_rows
 from .calibrating import Rows, check_promise, split_validation
 from .calls import NO_TOOL
-from .capitals import quiet, quiet_target
 from .catalogue import Catalogue, union
 from .caution import distractor_record, repeated, varying
 from .choosing import sample
@@ -192,7 +191,7 @@ def _union(examples: Sequence[Example]) -> Catalogue:
 
 def _tokens(config: TrainConfig, model: Model, examples: Sequence[Example]) -> list[TokenRow]:
     return token_rows(
-        [_quiet(example) for example in with_shortlist(examples, config.shortlist)],
+        with_shortlist(examples, config.shortlist),
         model.chat,
         style=config.prompt_style,
         keep_system=config.keep_system,
@@ -200,12 +199,6 @@ def _tokens(config: TrainConfig, model: Model, examples: Sequence[Example]) -> l
         max_tokens=config.max_tokens,
         context_length=model.context_length,
     )
-
-
-def _quiet(example: Example) -> Example:
-    """The example as the model reads it and is to answer it."""
-    target = quiet_target(example.target, example.catalogue, example.request)
-    return replace(example, request=quiet(example.request), target=target)
 
 
 def loss_of(config: TrainConfig) -> Loss:
