@@ -30,8 +30,8 @@ def as_written(tool: Tool, arguments: Mapping[str, Any], request: str) -> dict[s
         return dict(arguments)
 
     def spelled(value: str) -> str:
-        # Whole words first: "it" stands in "with" too.
-        found = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", shown) or re.search(re.escape(value), shown)
+        # Whole words: "it" stands in "with" too, and a language's code "en" in "ken".
+        found = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", shown)
         return request[found.start() : found.end()] if found else value
 
     return with_texts(tool, arguments, spelled)

@@ -97,12 +97,12 @@ def test_values_are_checked_as_they_were_written_and_listed_ones_stay() -> None:
     assert decision.grounded is False, "nobody spoke of carl"
 
 
-def test_a_value_is_looked_for_as_whole_words_first(catalogue: Catalogue) -> None:
+def test_a_value_is_looked_for_as_whole_words(catalogue: Catalogue) -> None:
     tool = catalogue.get("escalate")
     assert tool is not None
     request = "CALL ME ABOUT wiTHIN THE HOUR, ABOUT IT AND THE BILL I GOT"
     assert as_written(tool, {"reason": "it"}, request) == {"reason": "IT"}
-    assert as_written(tool, {"reason": "ithin"}, request) == {"reason": "iTHIN"}
+    assert as_written(tool, {"reason": "ithin"}, request) == {"reason": "ithin"}
 
 
 def test_a_target_says_what_the_model_reads(catalogue: Catalogue) -> None:
