@@ -18,7 +18,7 @@ import json
 import random
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,16 @@ def read_value(text: str) -> Any:
         return text
 
 
+def tried(fill: Callable[[], list[Segment]], what: str) -> list[Segment]:
+    """What `fill` gives, called again as long as it draws words that the request has already."""
+    for _ in range(MAX_TRIES):
+        try:
+            return fill()
+        except LookupError:
+            continue
+    raise ValueError(f"can't fill {what!r}")
+
+
 class Writer:
     """Fills frames with words drawn from the lists that its split may use."""
 
@@ -108,22 +118,16 @@ class Writer:
 
     def render(self, frame: Frame) -> list[Segment]:
         """The frame with every choice made and every slot filled; no list gives the same words twice."""
-        for _ in range(MAX_TRIES):
+
+        def afresh() -> list[Segment]:
             self.drawn = defaultdict(set)
-            try:
-                return self.expand(frame.text)
-            except LookupError:
-                continue
-        raise ValueError(f"can't fill {frame.text!r}")
+            return self.expand(frame.text)
+
+        return tried(afresh, frame.text)
 
     def company(self, name: str) -> list[Segment]:
         """One option of a list as segments, with no words that the request holds already."""
-        for _ in range(MAX_TRIES):
-            try:
-                return self.expand(self.draw(name))
-            except LookupError:
-                continue
-        raise ValueError(f"no option of {name!r} is left")
+        return tried(lambda: self.expand(self.draw(name)), name)
 
     def expand(self, text: str) -> list[Segment]:
         """Text with slots as segments."""

@@ -1,6 +1,7 @@
 """What the decoder is asked: a request and the tools that are shown, and how a caller wants it decided."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from .calls import NO_TOOL, Generation, Mode, Prompt, Stop
 from .capitals import quiet
@@ -34,8 +35,7 @@ class Wish:
 class Question:
     """A request with the text that shows the model its tools, and the tools that it shows.
 
-    `catalogue_seen` says whether all of the catalogue was trained on, `shortened` whether only some of it is shown. A
-    request in capitals is shown in small letters.
+    `catalogue_seen` says whether all of the catalogue was trained on, `shortened` whether only some of it is shown.
     """
 
     request: str
@@ -43,6 +43,11 @@ class Question:
     catalogue: Catalogue
     catalogue_seen: bool
     shortened: bool
+
+    @cached_property
+    def shown(self) -> str:
+        """The request as the model reads it."""
+        return quiet(self.request)
 
     @property
     def shortlist(self) -> tuple[str, ...] | None:
@@ -56,10 +61,9 @@ class Question:
             from .grammar import grammar_text
 
             grammar = grammar_text(self.catalogue)
-        shown = quiet(self.request)
         return Prompt(
-            messages=conversation(self.system, shown),
-            draft=Drafter(self.catalogue, shown).continuation,
+            messages=conversation(self.system, self.shown),
+            draft=Drafter(self.catalogue, self.shown).continuation,
             names=(*(tool.name for tool in self.catalogue), NO_TOOL),
             grammar=grammar,
             stop=wish.stop,

@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .calls import Target, ToolCall
+from .calls import Target
 from .catalogue import Catalogue, Tool
-from .grounding import with_texts
+from .grounding import target_with_texts, with_texts
 
 FEWEST_LETTERS = 4
 SHARE = 0.9
@@ -23,11 +23,8 @@ def quiet(request: str) -> str:
     return _small(request) if len(letters) >= FEWEST_LETTERS and capitals >= SHARE * len(letters) else request
 
 
-def as_written(tool: Tool, arguments: Mapping[str, Any], request: str) -> dict[str, Any]:
-    """A call's arguments, free texts of the quiet request spelled as the request spells them."""
-    shown = quiet(request)
-    if shown == request:
-        return dict(arguments)
+def as_written(tool: Tool, arguments: Mapping[str, Any], request: str, shown: str) -> dict[str, Any]:
+    """A call's arguments, free texts of the request as it was shown spelled as the request spells them."""
 
     def spelled(value: str) -> str:
         # Whole words: "it" stands in "with" too, and a language's code "en" in "ken".
@@ -37,17 +34,13 @@ def as_written(tool: Tool, arguments: Mapping[str, Any], request: str) -> dict[s
     return with_texts(tool, arguments, spelled)
 
 
-def quiet_target(target: Target, catalogue: Catalogue, request: str) -> Target:
-    """What the model is to answer to the quiet request: texts of the request as it is shown."""
-    tool = catalogue.get(target.tool) if isinstance(target, ToolCall) else None
-    shown = quiet(request)
-    if shown == request or tool is None or not isinstance(target, ToolCall):
-        return target
+def quiet_target(target: Target, catalogue: Catalogue, shown: str) -> Target:
+    """What the model is to answer to a request in small letters: texts as that shows them."""
 
     def copied(value: str) -> str:
         return _small(value) if _small(value) in shown else value
 
-    return ToolCall(tool=target.tool, arguments=with_texts(tool, target.arguments, copied))
+    return target_with_texts(target, catalogue, copied)
 
 
 def _small(text: str) -> str:

@@ -52,8 +52,11 @@ class Example:
 
     def as_shown(self) -> "Example":
         """The example as the model reads it and is to answer it: one in capitals in small letters."""
-        target = quiet_target(self.target, self.catalogue, self.request)
-        return replace(self, request=quiet(self.request), target=target)
+        shown = quiet(self.request)
+        if shown == self.request:
+            return self
+        target, *others = (quiet_target(one, self.catalogue, shown) for one in (self.target, *self.alternatives))
+        return replace(self, request=shown, target=target, alternatives=tuple(others))
 
     @property
     def answer(self) -> str:

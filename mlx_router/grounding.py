@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .calls import Outcome, ToolCall
+from .calls import Outcome, Target, ToolCall
 from .catalogue import Catalogue, Tool
 from .duplicates import fold
 from .schemas import Schema
@@ -40,6 +40,14 @@ def free_texts(tool: Tool, arguments: Mapping[str, Any]) -> Iterator[Text]:
 def with_texts(tool: Tool, arguments: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
     """The arguments with every string that is not chosen from a list changed, at any depth."""
     return dict(_changed(tool.parameters, arguments, _definitions(tool), change))
+
+
+def target_with_texts(target: Target, catalogue: Catalogue, change: Callable[[str], str]) -> Target:
+    """A call with its free texts changed; any other target, or a call of no tool of the catalogue, as it is."""
+    tool = catalogue.get(target.tool) if isinstance(target, ToolCall) else None
+    if tool is None or not isinstance(target, ToolCall):
+        return target
+    return ToolCall(tool=target.tool, arguments=with_texts(tool, target.arguments, change))
 
 
 def _definitions(tool: Tool) -> dict[str, Any]:

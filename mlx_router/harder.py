@@ -14,7 +14,7 @@ from typing import TypeAlias
 from .calls import NO_TOOL, NoTool, Target, ToolCall
 from .catalogue import Catalogue
 from .data import Example
-from .grounding import with_texts
+from .grounding import target_with_texts
 from .signature import parse_signatures
 from .variants import NO_MATCH, name_words, unchanged
 from .wording import VERBS
@@ -161,10 +161,7 @@ def _spelled(example: Example, change: Callable[[str], str]) -> Example | None:
         return change(value) if value in example.request else value
 
     def changed(target: Target) -> Target:
-        tool = example.catalogue.get(target.tool) if isinstance(target, ToolCall) else None
-        if tool is None or not isinstance(target, ToolCall):
-            return target
-        return ToolCall(tool=target.tool, arguments=with_texts(tool, target.arguments, copied))
+        return target_with_texts(target, example.catalogue, copied)
 
     return replace(_targets(example, changed), request=request)
 

@@ -27,7 +27,7 @@ from .calls import (
     Stopped,
     ToolCall,
 )
-from .capitals import as_written, quiet
+from .capitals import as_written
 from .catalogue import Catalogue
 from .certainty import Certainty, Verdict, evidence
 from .errors import RequestError, UsageError
@@ -277,7 +277,9 @@ class Router:
         if generation.stopped is not None:
             return self._stopped(question, generation, generation.stopped)
         catalogue = question.catalogue
-        outcome = read_outcome(generation, catalogue, partial(as_written, request=question.request))
+        spelled = partial(as_written, request=question.request, shown=question.shown)
+        in_capitals = question.shown != question.request
+        outcome = read_outcome(generation, catalogue, spelled if in_capitals else None)
         said = grounded(outcome, catalogue, question.request)
         verdict = Verdict()
         if isinstance(outcome, ParseFailure):
@@ -289,7 +291,7 @@ class Router:
         abstains = isinstance(outcome, ToolCall) and (verdict.action == "abstain" or wish.withholds(generation))
         return Decision(
             outcome=outcome,
-            raw=_raw(generation, outcome, question),
+            raw=_raw(outcome) if in_capitals and isinstance(outcome, ToolCall) else generation.text,
             catalogue_seen=question.catalogue_seen,
             timings=generation.timings,
             confidence=scores.tool if scores else None,
@@ -351,11 +353,9 @@ def read_outcome(generation: Generation, catalogue: Catalogue, change: Change | 
     return parse(generation.text, catalogue, change)
 
 
-def _raw(generation: Generation, outcome: Outcome, question: Question) -> str:
-    """What the model wrote; of a request in capitals, with the values as that has them."""
-    if not isinstance(outcome, ToolCall) or quiet(question.request) == question.request:
-        return generation.text
-    return compact_json({"tool": outcome.tool, "arguments": outcome.arguments})
+def _raw(call: ToolCall) -> str:
+    """A call as the model would have written it, had it read the request as it was written."""
+    return compact_json({"tool": call.tool, "arguments": call.arguments})
 
 
 def _action(outcome: Outcome) -> str | None:

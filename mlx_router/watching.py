@@ -42,12 +42,11 @@ class Watch(TrainingCallback):  # type: ignore[misc]
 
     def micro_batches(self) -> Iterator[tuple[mx.array, ...]]:
         """The plan's batches as the loss takes them, epoch after epoch, from where the run is."""
-        ranks = self.run.ranks
+        ranks, name_weight = self.run.ranks, self.run.config.name_weight
         begun, skipped = divmod(self.done.update, self.run.plan.updates_per_epoch)
         for epoch in range(begun, self.run.epochs):
             for group in self.run.plan.epoch(epoch, skipped if epoch == begun else 0):
                 # The trainer takes the mean over ranks of what is to be a weighted mean over the tokens of all.
-                name_weight = self.run.config.name_weight
                 weight = ranks.size * len(group) / sum(batch.weight(name_weight) for batch in group)
                 for at, batch in enumerate(group):
                     self.last_rows = batch.rows

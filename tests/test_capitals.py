@@ -12,6 +12,7 @@ from mlx_router import Router
 from mlx_router.calls import ToolCall
 from mlx_router.capitals import as_written, quiet, quiet_target
 from mlx_router.catalogue import Catalogue
+from mlx_router.data import Example
 from mlx_router.interop import catalogue_from_json
 from mlx_router.preparing import prepare_run
 
@@ -101,15 +102,16 @@ def test_a_value_is_looked_for_as_whole_words(catalogue: Catalogue) -> None:
     tool = catalogue.get("escalate")
     assert tool is not None
     request = "CALL ME ABOUT wiTHIN THE HOUR, ABOUT IT AND THE BILL I GOT"
-    assert as_written(tool, {"reason": "it"}, request) == {"reason": "IT"}
-    assert as_written(tool, {"reason": "ithin"}, request) == {"reason": "ithin"}
+    assert as_written(tool, {"reason": "it"}, request, quiet(request)) == {"reason": "IT"}
+    assert as_written(tool, {"reason": "ithin"}, request, quiet(request)) == {"reason": "ithin"}
 
 
 def test_a_target_says_what_the_model_reads(catalogue: Catalogue) -> None:
     gold = ToolCall(tool="request_refund", arguments={"order_id": "ORD-7", "reason": "Not In The Request"})
-    shown = quiet_target(gold, catalogue, "REFUND ORD-7 NOW")
+    shown = quiet_target(gold, catalogue, quiet("REFUND ORD-7 NOW"))
     assert shown == ToolCall(tool="request_refund", arguments={"order_id": "ord-7", "reason": "Not In The Request"})
-    assert quiet_target(gold, catalogue, "Refund ORD-7 now") is gold
+    unchanged = Example("Refund ORD-7 now", gold, catalogue)
+    assert unchanged.as_shown() is unchanged and unchanged.as_shown().target is gold
 
 
 def test_training_rows_are_shown_as_routing_shows_requests(tmp_path: Path) -> None:
