@@ -11,7 +11,7 @@ from .data import Example
 from .duplicates import clusters, fold
 from .evaluation import Evaluation
 from .findings import excerpt
-from .records import data_record, request_key
+from .records import data_record, recorded_requests, request_key
 from .rendering import rate
 from .tables import table
 
@@ -115,10 +115,10 @@ def find_leaks(
     Requests are compared with case, punctuation and white space folded. Hashes show no near requests: these are looked
     for in `training` alone.
     """
-    train, valid = _recorded(data, "train"), _recorded(data, "valid") or set()
-    calibration = _recorded(data, "calibration") or set()
+    train, valid, calibration = (_seen(data, split) for split in ("train", "valid", "calibration"))
     if training is not None:
-        train = (train or set()) | _seen(data_record("", training)["requests"])
+        train = (train or set()) | (_seen({"train": data_record("", training)}, "train") or set())
+    valid, calibration = valid or set(), calibration or set()
     known = train or set()
     requests = {request for _, request in known | valid | calibration}
     kinds = ("train", "valid", "calibration", "other_catalogue", "new")
@@ -139,15 +139,12 @@ def find_leaks(
     )
 
 
-def _recorded(data: Mapping[str, Any], split: str) -> Seen | None:
+def _seen(data: Mapping[str, Any], split: str) -> Seen | None:
     """The requests of a split that a manifest keeps; None where it keeps none."""
-    record = data.get(split)
-    requests = record.get("requests") if isinstance(record, Mapping) else None
-    return _seen(requests) if isinstance(requests, Mapping) else None
-
-
-def _seen(requests: Mapping[str, Sequence[str]]) -> Seen:
-    return {(catalogue, request) for catalogue, keys in requests.items() for request in keys}
+    recorded = recorded_requests(data, split)
+    if recorded is None:
+        return None
+    return {(catalogue, request) for catalogue, keys in recorded.items() for request in keys}
 
 
 def _near(examples: Sequence[Example], training: Sequence[Example]) -> Iterator[Near]:

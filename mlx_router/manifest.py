@@ -1,7 +1,6 @@
 """`router.json`: what an adapter folder says of itself. It is written last: where it stands, the folder is whole."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,6 @@ from .prompts import Style
 
 FILE = "router.json"
 FORMAT = 1
-# A list of keys of requests (records.py) as JSON with a line for each.
-ROW_KEYS = re.compile(r'\[\s+"[0-9a-f]{16}"(?:,\s+"[0-9a-f]{16}")*\s+\]')
-SPACE = re.compile(r"\s+")
 
 
 class Base(BaseModel):
@@ -129,10 +125,9 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest, by rename; the keys of a catalogue's rows stand on one line, which halves the file."""
+    """Write the manifest, by rename."""
     aside = folder / f"{FILE}.part"
-    text = ROW_KEYS.sub(lambda found: SPACE.sub("", found[0]), manifest.model_dump_json(indent=2))
-    aside.write_text(text + "\n", encoding="utf-8")
+    aside.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     aside.replace(folder / FILE)
 
 

@@ -9,7 +9,7 @@ from .comparison import Comparison
 from .data import Example, scan
 from .manifest import Manifest, Parity
 from .metrics import COSTS
-from .records import data_record, request_key
+from .records import data_record, recorded_requests, request_key
 
 # What decides whether a model may take another one's place. All are shares of all rows.
 DECISION: Final = ("exact_match", "tool_name_accuracy", "wrong_call_rate", "false_tool_call_rate")
@@ -74,8 +74,5 @@ def _recorded(examples: Sequence[Example], data: Mapping[str, Any]) -> bool:
     """Whether a manifest knows all of these requests as ones that chose the checkpoint, or calibrated it."""
     known: set[str] = set()
     for split in ("valid", "calibration"):
-        record = data.get(split)
-        requests = record.get("requests") if isinstance(record, Mapping) else None
-        if isinstance(requests, Mapping):
-            known.update(*requests.values())
+        known.update(*(recorded_requests(data, split) or {}).values())
     return all(request_key(example.request) in known for example in examples)

@@ -22,7 +22,7 @@ from mlx_router.interop import load_catalogue
 from mlx_router.manifest import Base, Manifest, read_manifest, write_manifest
 from mlx_router.policy import Policy
 from mlx_router.preparing import prepare_run
-from mlx_router.records import data_record
+from mlx_router.records import data_record, recorded_requests
 from mlx_router.router import Router
 from mlx_router.training import train
 
@@ -541,7 +541,8 @@ def test_training_calibrates_by_the_half_that_chose_nothing(
 
     chose, calibrated = manifest.data["valid"], manifest.data["calibration"]
     assert chose["rows"] + calibrated["rows"] == 110 and min(chose["rows"] - 10, calibrated["rows"]) >= 40
-    assert not set(*chose["requests"].values()) & set(*calibrated["requests"].values())
+    keys = [recorded_requests(manifest.data, split) or {} for split in ("valid", "calibration")]
+    assert set(*keys[0].values()).isdisjoint(*keys[1].values())
     event = next(event for event in events if event["event"] == "calibration")
     assert (event["rows"], event["chose"]) == (calibrated["rows"], chose["rows"] - 10)
     assert f"{event['chose']} rows chose the checkpoint" in event["message"] and event["split"] in event["message"]

@@ -1,5 +1,6 @@
 """`router.json`: what an adapter folder says of itself, and which folders are refused."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from conftest import KNOWN, Run
 from mlx_router.catalogue import Catalogue
 from mlx_router.errors import ModelError
 from mlx_router.manifest import FILE, Base, Manifest, read_manifest, write_manifest
+from mlx_router.records import packed, recorded_requests, request_key
 from mlx_router.router import Router
 
 
@@ -51,16 +53,26 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path, catalogue: Catalog
 
 
 def test_the_keys_of_many_rows_take_little_room(tmp_path: Path, catalogue: Catalogue) -> None:
-    keys = [f"{number:016x}" for number in range(20_000)]
-    system = '[ "0123456789abcdef",\n"0123456789abcdef" ]'
-    manifest = manifest_of(
-        catalogue, prompt_style="signature", system=system, data={"train": {"requests": {"cafe": keys}}}
-    )
-    write_manifest(tmp_path, manifest)
+    keys = {request_key(f"request {number}") for number in range(20_000)}
+    data = {"train": {"requests": {"cafe": packed([*keys, *keys])}}}
+    write_manifest(tmp_path, manifest_of(catalogue, data=data))
 
-    assert read_manifest(tmp_path) == manifest
-    assert (tmp_path / FILE).stat().st_size < 20 * len(keys)
-    assert '"format": 1,\n' in (tmp_path / FILE).read_text(encoding="utf-8")
+    assert (tmp_path / FILE).stat().st_size < 9 * len(keys)
+    assert recorded_requests(read_manifest(tmp_path).data, "train") == {"cafe": keys}
+
+
+def test_keys_of_older_manifests_are_read() -> None:
+    digest = hashlib.sha256(b"where is my order").hexdigest()
+    data = {"train": {"requests": {"cafe": [digest[:16]]}}, "valid": {"rows": 3}}
+    assert recorded_requests(data, "train") == {"cafe": {request_key("Where is my order?")}}
+    assert recorded_requests(data, "valid") is None
+    assert recorded_requests(data, "calibration") is None
+
+
+@pytest.mark.parametrize("keys", ["AAAA", "no base64!", 3, None, [1]])
+def test_keys_that_are_none_are_refused(keys: Any) -> None:
+    with pytest.raises(ModelError, match="the manifest's keys of its train requests can't be read"):
+        recorded_requests({"train": {"requests": {"cafe": keys}}}, "train")
 
 
 def test_a_trained_folder_tells_where_it_came_from(adapter: Path, base: Path, catalogue: Catalogue) -> None:
