@@ -3,8 +3,9 @@
     python data/generate.py                  # rewrites data/{support,desktop}/{train,valid}.jsonl and the large file
     python data/generate.py --out FOLDER     # the same files elsewhere
 
-How frames are written stands in phrasing.py. The same seed gives the same files, byte for byte. A test split is opened
-for one purpose: no request that stands in it is written.
+How frames are written stands in phrasing.py. The large training file takes the frames of
+data/frames/desktop_more.txt too. The same seed gives the same files, byte for byte. A test split is opened for one
+purpose: no request that stands in it is written.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from phrasing import MARKS, SEED, Frame, Segment, Writer, capitalised, divide, read_grammar
+from phrasing import MARKS, SEED, Frame, Grammar, Segment, Writer, capitalised, divide, read_grammar
 
 from mlx_router.calls import NoTool, Target, ToolCall
 from mlx_router.catalogue import Catalogue
@@ -58,7 +59,7 @@ DESKTOP = {
 }
 PLANS = {"support": SUPPORT, "desktop": DESKTOP}
 # Catalogues that have a large training file too, and how many times the rows of the small one it has.
-LARGE = {"desktop": 6}
+LARGE = {"desktop": 12}
 
 
 class Dresser:
@@ -191,17 +192,20 @@ def request_of(segments: Sequence[Segment]) -> str:
     return re.sub(" +", " ", text).replace(".m..", ".m.").strip()
 
 
-def examples(name: str, catalogue: Catalogue, *, valid: bool, taken: set[str], times: int = 1) -> list[Example]:
-    """One split, or one of so many times its rows; its requests are added to `taken`, folded, and none is used again.
+def examples(name: str, catalogue: Catalogue, *, valid: bool, taken: set[str], large: bool = False) -> list[Example]:
+    """One split, or the large training file; its requests are added to `taken`, folded, and none is used again.
 
     Each tool's rows are spread evenly over the split, so that any first rows of it are balanced as the whole is.
     """
-    grammar = read_grammar(HERE / "frames" / f"{name}.txt")
+    grammar, more = frames_of(name), frames_of(f"{name}_more") if large else Grammar({}, ())
+    times = LARGE[name] if large else 1
     rng = random.Random(f"{SEED} {name} {'valid' if valid else 'train'}")
-    writer = Writer(grammar, rng, valid=valid)
+    writer = Writer(Grammar({**grammar.lists, **more.lists}, ()), rng, valid=valid)
     made: list[tuple[float, Example]] = []
     for tool, counts in PLANS[name].items():
-        frames = frames_in_turn([frame for frame in grammar.frames if frame.tool == tool], rng, valid=valid)
+        kept, held = divide([frame for frame in grammar.frames if frame.tool == tool], f"frames {tool}")
+        frames = in_turn(kept, held if valid else (), rng)
+        frames = alternating(frames, [frame for frame in more.frames if frame.tool == tool], rng)
         rows, wanted = 0, counts[valid] * times
         while rows < wanted:
             example = fill(next(frames), writer, catalogue)
@@ -212,21 +216,43 @@ def examples(name: str, catalogue: Catalogue, *, valid: bool, taken: set[str], t
     return [example for _, example in sorted(made, key=lambda placed: placed[0])]
 
 
-def frames_in_turn(frames: Sequence[Frame], rng: random.Random, *, valid: bool) -> Iterator[Frame]:
-    """The split's frames of one tool, endlessly, each as often as the others.
+def frames_of(name: str) -> Grammar:
+    """The lists and frames of one file in data/frames."""
+    return read_grammar(HERE / "frames" / f"{name}.txt")
 
-    Validation takes a frame that training never sees every second time.
+
+def in_turn(kept: Sequence[Frame], held: Sequence[Frame], rng: random.Random) -> Iterator[Frame]:
+    """Frames of one tool, endlessly, each as often as the others.
+
+    Validation has `held`, which training never sees, and takes one of them every second time.
     """
-    if not frames:
+    if not kept:
         raise ValueError("a tool has no frames")
-    kept, held = divide(frames, f"frames {frames[0].tool}")
     while True:
-        if valid:
-            for frame in rng.sample(held, len(held)):
-                yield frame
-                yield rng.choice(kept)
-        else:
+        if not held:
             yield from rng.sample(kept, len(kept))
+        for frame in rng.sample(held, len(held)):
+            yield frame
+            yield rng.choice(kept)
+
+
+def alternating(frames: Iterator[Frame], more: Sequence[Frame], rng: random.Random) -> Iterator[Frame]:
+    """Frames of one tool, each followed by one of `more`; by one of its kind and reason where no tool is called.
+
+    So every kind of request that is not to be acted on keeps its share, however many of its frames are in `more`.
+    """
+
+    def group(frame: Frame) -> tuple[str, str]:
+        return (frame.kind, frame.reason) if frame.tool == "no_tool" else ("", "")
+
+    groups: dict[tuple[str, str], list[Frame]] = {}
+    for frame in more:
+        groups.setdefault(group(frame), []).append(frame)
+    turns = {key: in_turn(found, (), rng) for key, found in groups.items()}
+    for frame in frames:
+        yield frame
+        if group(frame) in turns:
+            yield next(turns[group(frame)])
 
 
 def fill(frame: Frame, writer: Writer, catalogue: Catalogue) -> Example:
@@ -257,9 +283,9 @@ def generate(name: str, out: Path) -> None:
     valid = examples(name, catalogue, valid=True, taken=taken)
     write(train, out / name / "train.jsonl", "catalogue.json")
     write(valid, out / name / "valid.jsonl", "catalogue.json")
-    if (times := LARGE.get(name)) is not None:
+    if name in LARGE:
         validated = {fold(example.request) for example in valid}
-        many = examples(name, catalogue, valid=False, taken=tests, times=times)
+        many = examples(name, catalogue, valid=False, taken=tests, large=True)
         kept = [example for example in many if fold(example.request) not in validated]
         write(kept, out / name / "train_large.jsonl.gz", "catalogue.json")
 
