@@ -11,7 +11,7 @@ from .data import Example
 from .duplicates import clusters, fold
 from .evaluation import Evaluation
 from .findings import excerpt
-from .records import data_record, recorded_requests, request_key
+from .records import recorded_requests, row_key
 from .rendering import rate
 from .tables import table
 
@@ -117,16 +117,15 @@ def find_leaks(
     """
     train, valid, calibration = (_seen(data, split) for split in ("train", "valid", "calibration"))
     if training is not None:
-        train = (train or set()) | (_seen({"train": data_record("", training)}, "train") or set())
+        train = (train or set()) | {row_key(example) for example in training}
     valid, calibration = valid or set(), calibration or set()
     known = train or set()
     requests = {request for _, request in known | valid | calibration}
     kinds = ("train", "valid", "calibration", "other_catalogue", "new")
     lists: dict[str, list[Example]] = {kind: [] for kind in kinds}
     for example in examples:
-        request = request_key(example.request)
-        pair = (example.catalogue.hash[:16], request)
-        found = (pair in known, pair in valid, pair in calibration, request in requests, True)
+        pair = row_key(example)
+        found = (pair in known, pair in valid, pair in calibration, pair[1] in requests, True)
         lists[kinds[found.index(True)]].append(example)
     return Leaks(
         len(examples),

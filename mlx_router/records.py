@@ -18,6 +18,11 @@ def request_key(request: str) -> str:
     return hashlib.sha256(fold(request).encode("utf-8", "surrogatepass")).hexdigest()[: 2 * KEY_BYTES]
 
 
+def row_key(example: Example) -> tuple[str, str]:
+    """What a manifest keeps of a row: the keys of its catalogue and of its request."""
+    return example.catalogue.hash[:16], request_key(example.request)
+
+
 def packed(keys: Iterable[str]) -> str:
     """Keys as one text: sorted, none twice, base64 of their bytes, eight characters each."""
     return b64encode(b"".join(bytes.fromhex(key) for key in sorted(set(keys)))).decode("ascii")
@@ -39,14 +44,14 @@ def _unpacked(keys: Any, split: str) -> set[str]:
     if isinstance(keys, list) and all(isinstance(key, str) for key in keys):
         return {key[: 2 * KEY_BYTES] for key in keys}
     try:
-        found = b64decode(keys, validate=True).hex()
+        found = b64decode(keys, validate=True)
     except (TypeError, ValueError):
-        found = "?"
-    if len(found) % (2 * KEY_BYTES):
+        found = None
+    if found is None or len(found) % KEY_BYTES:
         raise ModelError(
             f"the manifest's keys of its {split} requests can't be read", hint="copy the folder again, or train anew"
         )
-    return {found[start : start + 2 * KEY_BYTES] for start in range(0, len(found), 2 * KEY_BYTES)}
+    return {found[start : start + KEY_BYTES].hex() for start in range(0, len(found), KEY_BYTES)}
 
 
 def data_record(source: str, examples: Sequence[Example]) -> dict[str, Any]:
@@ -56,7 +61,8 @@ def data_record(source: str, examples: Sequence[Example]) -> dict[str, Any]:
         digest.update(f"{example.request}\0{example.answer}\0{example.catalogue.hash}\n".encode())
     rows: dict[str, list[str]] = {}
     for example in examples:
-        rows.setdefault(example.catalogue.hash[:16], []).append(request_key(example.request))
+        catalogue, request = row_key(example)
+        rows.setdefault(catalogue, []).append(request)
     return {
         "source": source.replace("\\", "/").rpartition("/")[2],
         "rows": len(examples),

@@ -542,7 +542,7 @@ def test_training_calibrates_by_the_half_that_chose_nothing(
     chose, calibrated = manifest.data["valid"], manifest.data["calibration"]
     assert chose["rows"] + calibrated["rows"] == 110 and min(chose["rows"] - 10, calibrated["rows"]) >= 40
     keys = [recorded_requests(manifest.data, split) or {} for split in ("valid", "calibration")]
-    assert set(*keys[0].values()).isdisjoint(*keys[1].values())
+    assert all(keys) and set(*keys[0].values()).isdisjoint(*keys[1].values())
     event = next(event for event in events if event["event"] == "calibration")
     assert (event["rows"], event["chose"]) == (calibrated["rows"], chose["rows"] - 10)
     assert f"{event['chose']} rows chose the checkpoint" in event["message"] and event["split"] in event["message"]

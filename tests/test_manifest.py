@@ -55,8 +55,11 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path, catalogue: Catalog
 def test_the_keys_of_many_rows_take_little_room(tmp_path: Path, catalogue: Catalogue) -> None:
     keys = {request_key(f"request {number}") for number in range(20_000)}
     data = {"train": {"requests": {"cafe": packed([*keys, *keys])}}}
-    write_manifest(tmp_path, manifest_of(catalogue, data=data))
+    manifest = manifest_of(catalogue, data=data)
+    write_manifest(tmp_path, manifest)
 
+    assert read_manifest(tmp_path) == manifest
+    assert '"format": 1,\n' in (tmp_path / FILE).read_text(encoding="utf-8")
     assert (tmp_path / FILE).stat().st_size < 9 * len(keys)
     assert recorded_requests(read_manifest(tmp_path).data, "train") == {"cafe": keys}
 
