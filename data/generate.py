@@ -4,21 +4,21 @@
     python data/generate.py --out FOLDER     # the same files elsewhere
 
 How frames are written stands in phrasing.py. The large training file takes the frames of
-data/frames/desktop_more.txt too. The same seed gives the same files, byte for byte. A test split is opened for one
-purpose: no request that stands in it is written.
+data/frames/desktop_more.txt too. The same seed gives the same files, byte for byte. A test split and the validation
+rows written by hand are opened for one purpose: no request that stands in them is written.
 """
 
 import argparse
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from phrasing import MARKS, SEED, Frame, Grammar, Segment, Writer, capitalised, divide, read_grammar
+from phrasing import MARKS, SEED, Frame, Grammar, Segment, Writer, capitalised, divide, divide_options, read_grammar
 
 from mlx_router.calls import NoTool, Target, ToolCall
 from mlx_router.catalogue import Catalogue
@@ -200,7 +200,7 @@ def examples(name: str, catalogue: Catalogue, *, valid: bool, taken: set[str], l
     grammar, more = frames_of(name), frames_of(f"{name}_more") if large else Grammar({}, ())
     times = LARGE[name] if large else 1
     rng = random.Random(f"{SEED} {name} {'valid' if valid else 'train'}")
-    writer = Writer(Grammar({**grammar.lists, **more.lists}, ()), rng, valid=valid)
+    writer = Writer(Grammar(extended(grammar.lists, more.lists), ()), rng, valid=valid)
     made: list[tuple[float, Example]] = []
     for tool, counts in PLANS[name].items():
         kept, held = divide([frame for frame in grammar.frames if frame.tool == tool], f"frames {tool}")
@@ -219,6 +219,12 @@ def examples(name: str, catalogue: Catalogue, *, valid: bool, taken: set[str], l
 def frames_of(name: str) -> Grammar:
     """The lists and frames of one file in data/frames."""
     return read_grammar(HERE / "frames" / f"{name}.txt")
+
+
+def extended(lists: Mapping[str, Sequence[str]], more: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """The lists of two files; one that stands in both has all options but those that are kept from training."""
+    longer = {name: [*divide_options(lists[name], name)[0], *more[name]] for name in lists if name in more}
+    return {**lists, **more, **longer}
 
 
 def in_turn(kept: Sequence[Frame], held: Sequence[Frame], rng: random.Random) -> Iterator[Frame]:
@@ -268,16 +274,16 @@ def fill(frame: Frame, writer: Writer, catalogue: Catalogue) -> Example:
     )
 
 
-def requests_of_test(path: Path) -> set[str]:
-    """The requests of a test split without case and punctuation, only to be kept out of what is made."""
+def requests_of(path: Path) -> set[str]:
+    """The requests of a split without case and punctuation, only to be kept out of what is made."""
     return {fold(request) for _, _, request, _ in (parts(row) for _, row in rows(path))}
 
 
 def generate(name: str, out: Path) -> None:
     """Write both splits of one catalogue, and its large training file where there is one."""
     catalogue = catalogue_from_json(json.loads((HERE / name / "catalogue.json").read_text(encoding="utf-8")))
-    tests = requests_of_test(HERE / name / "test.jsonl")
-    taken = set(tests)
+    kept_out = requests_of(HERE / name / "test.jsonl") | requests_of(HERE / name / "valid_written.jsonl.gz")
+    taken = set(kept_out)
     (out / name).mkdir(parents=True, exist_ok=True)
     train = examples(name, catalogue, valid=False, taken=taken)
     valid = examples(name, catalogue, valid=True, taken=taken)
@@ -285,7 +291,7 @@ def generate(name: str, out: Path) -> None:
     write(valid, out / name / "valid.jsonl", "catalogue.json")
     if name in LARGE:
         validated = {fold(example.request) for example in valid}
-        many = examples(name, catalogue, valid=False, taken=tests, large=True)
+        many = examples(name, catalogue, valid=False, taken=kept_out, large=True)
         kept = [example for example in many if fold(example.request) not in validated]
         write(kept, out / name / "train_large.jsonl.gz", "catalogue.json")
 
