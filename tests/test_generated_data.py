@@ -159,3 +159,15 @@ def test_values_kept_from_training_are_measured_in_validation(monkeypatch: pytes
     assert all(place.casefold() in train for place in kept)
     assert held and not any(place.casefold() in train or place.casefold() in large for place in held)
     assert any(place.casefold() in valid for place in held)
+
+
+def test_a_second_file_lengthens_a_list_but_brings_nothing_back_that_is_kept_from_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(DATA))
+    phrasing, generate = (importlib.import_module(name) for name in ("phrasing", "generate"))
+    first = {"fruit": [f"fruit {number}" for number in range(10)], "colour": ["red"]}
+    kept, held = phrasing.divide_options(first["fruit"], "fruit")
+    lists = generate.extended(first, {"fruit": ["medlar"], "tree": ["oak"]})
+    assert lists == {"fruit": [*kept, "medlar"], "colour": ["red"], "tree": ["oak"]}
+    assert held and set(held).isdisjoint(lists["fruit"])
