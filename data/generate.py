@@ -1,11 +1,11 @@
 """Write the training and validation splits of both catalogues from the frames in data/frames/*.txt.
 
-    python data/generate.py                  # rewrites data/{support,desktop}/{train,valid}.jsonl and the large file
+    python data/generate.py                  # rewrites data/{support,desktop}/{train,valid}.jsonl and the large files
     python data/generate.py --out FOLDER     # the same files elsewhere
 
-How frames are written stands in phrasing.py. The large training file takes the frames of
-data/frames/desktop_more.txt too. The same seed gives the same files, byte for byte. A test split and the validation
-rows written by hand are opened for one purpose: no request that stands in them is written.
+How frames are written stands in phrasing.py. The large training files take the frames and lists of
+data/frames/{support,desktop}_more.txt too. The same seed gives the same files, byte for byte. A test split and the
+validation rows written by hand are opened for one purpose: no request that stands in them is written.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from phrasing import MARKS, SEED, Frame, Grammar, Segment, Writer, capitalised, divide, divide_options, read_grammar
+from speech import dictated
 
 from mlx_router.calls import NoTool, Target, ToolCall
 from mlx_router.catalogue import Catalogue
@@ -30,6 +31,7 @@ HERE = Path(__file__).resolve().parent
 NO_PUNCTUATION = str.maketrans("", "", ",.!?;:'\"’")
 QUESTION = re.compile(r"(hey )?(can|could|would|will) you\b", re.IGNORECASE)
 WORD = re.compile(r"[A-Za-z]{4,}")
+ANY_WORD = re.compile(r"[A-Za-z]{3,}")
 # Identifiers and addresses keep their letters under a slip of the keyboard; other values are copied as typed.
 PROSE = {None, "reason", "text"}
 STARTERS = PROSE | {"when", "date", "repeat", "setting", "area", "file_type"}
@@ -59,14 +61,19 @@ DESKTOP = {
 }
 PLANS = {"support": SUPPORT, "desktop": DESKTOP}
 # Catalogues that have a large training file too, and how many times the rows of the small one it has.
-LARGE = {"desktop": 12}
+LARGE = {"support": 12, "desktop": 15}
+# Kinds of frames of which large files draw more.
+OFTEN = {"invalid": 3}
 
 
 class Dresser:
-    """Changes how a request is written, not what it says: company around it, letter case, punctuation, slips."""
+    """Changes how a request is written, not what it says: company around it, letter case, punctuation, slips.
 
-    def __init__(self, writer: Writer, rng: random.Random) -> None:
-        self.writer, self.rng = writer, rng
+    With `speak`, dictation speaks order numbers; with `hasty`, more requests have slips, and more of them.
+    """
+
+    def __init__(self, writer: Writer, rng: random.Random, *, speak: bool, hasty: bool) -> None:
+        self.writer, self.rng, self.speak, self.hasty = writer, rng, speak, hasty
 
     def dress(self, segments: list[Segment], kind: str) -> tuple[list[Segment], str]:
         """The segments in other clothes, and the kind of row that this makes."""
@@ -80,12 +87,13 @@ class Dresser:
         else:
             segments = begun(segments)
         if roll < 0.32:
+            segments = dictated(segments) if self.speak else segments
             return changed(segments, str.lower, bare=True), "dictation"
         if roll < 0.4:
             return changed(segments, str.lower), kind
         if roll < 0.42:
             return changed(segments, str.upper), "caps"
-        if roll < 0.52:
+        if roll < (0.55 if self.hasty else 0.52):
             return self.slips(segments), "typo"
         return segments, kind
 
@@ -104,13 +112,14 @@ class Dresser:
         return segments
 
     def slips(self, segments: list[Segment]) -> list[Segment]:
-        """One or two words mistyped."""
-        for _ in range(self.rng.choice((1, 1, 2))):
+        """One or two words mistyped, of a hasty hand up to four, short ones too."""
+        word = ANY_WORD if self.hasty else WORD
+        for _ in range(self.rng.choice((1, 1, 2, 2, 3, 4) if self.hasty else (1, 1, 2))):
             words = [
                 (at, match.span())
                 for at, segment in enumerate(segments)
                 if segment.argument not in NO_SLIPS
-                for match in WORD.finditer(segment.text)
+                for match in word.finditer(segment.text)
             ]
             if words:
                 at, (start, end) = self.rng.choice(words)
@@ -200,15 +209,19 @@ def examples(name: str, catalogue: Catalogue, *, valid: bool, taken: set[str], l
     grammar, more = frames_of(name), frames_of(f"{name}_more") if large else Grammar({}, ())
     times = LARGE[name] if large else 1
     rng = random.Random(f"{SEED} {name} {'valid' if valid else 'train'}")
-    writer = Writer(Grammar(extended(grammar.lists, more.lists), ()), rng, valid=valid)
+    # A list that stands in both files has been divided already.
+    both = grammar.lists.keys() & more.lists.keys()
+    writer = Writer(Grammar(extended(grammar.lists, more.lists), ()), rng, valid=valid, whole=both)
     made: list[tuple[float, Example]] = []
     for tool, counts in PLANS[name].items():
         kept, held = divide([frame for frame in grammar.frames if frame.tool == tool], f"frames {tool}")
+        if large:
+            kept = [frame for frame in kept for _ in range(OFTEN.get(frame.kind, 1))]
         frames = in_turn(kept, held if valid else (), rng)
         frames = alternating(frames, [frame for frame in more.frames if frame.tool == tool], rng)
         rows, wanted = 0, counts[valid] * times
         while rows < wanted:
-            example = fill(next(frames), writer, catalogue)
+            example = fill(next(frames), writer, catalogue, hasty=large)
             if fold(example.request) not in taken:
                 taken.add(fold(example.request))
                 made.append(((rows + rng.random()) / wanted, example))
@@ -223,8 +236,12 @@ def frames_of(name: str) -> Grammar:
 
 def extended(lists: Mapping[str, Sequence[str]], more: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
     """The lists of two files; one that stands in both has all options but those that are kept from training."""
-    longer = {name: [*divide_options(lists[name], name)[0], *more[name]] for name in lists if name in more}
-    return {**lists, **more, **longer}
+
+    def joined(name: str) -> list[str]:
+        kept = divide_options(lists[name], name)[0]
+        return [*kept, *(option for option in more[name] if option in kept or option not in lists[name])]
+
+    return {**lists, **more, **{name: joined(name) for name in lists if name in more}}
 
 
 def in_turn(kept: Sequence[Frame], held: Sequence[Frame], rng: random.Random) -> Iterator[Frame]:
@@ -261,9 +278,11 @@ def alternating(frames: Iterator[Frame], more: Sequence[Frame], rng: random.Rand
             yield next(turns[group(frame)])
 
 
-def fill(frame: Frame, writer: Writer, catalogue: Catalogue) -> Example:
-    """One row of a frame."""
-    segments, kind = Dresser(writer, writer.rng).dress(writer.render(frame), frame.kind)
+def fill(frame: Frame, writer: Writer, catalogue: Catalogue, *, hasty: bool = False) -> Example:
+    """One row of a frame; `hasty` as for `Dresser`."""
+    # Validation's rows stay what they were, so that figures of before can be compared.
+    speak = not writer.valid and any("order_id" in tool.properties for tool in catalogue)
+    segments, kind = Dresser(writer, writer.rng, speak=speak, hasty=hasty).dress(writer.render(frame), frame.kind)
     gold, *others = targets(frame, segments)
     return Example(
         request=request_of(segments),

@@ -18,7 +18,7 @@ import json
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -110,10 +110,12 @@ def tried(fill: Callable[[], list[Segment]], what: str) -> list[Segment]:
 
 
 class Writer:
-    """Fills frames with words drawn from the lists that its split may use."""
+    """Fills frames with words drawn from the lists that its split may use; of those in `whole`, from all options."""
 
-    def __init__(self, grammar: Grammar, rng: random.Random, *, valid: bool) -> None:
-        self.lists, self.rng, self.valid = grammar.lists, rng, valid
+    def __init__(
+        self, grammar: Grammar, rng: random.Random, *, valid: bool, whole: Container[str] = frozenset()
+    ) -> None:
+        self.lists, self.rng, self.valid, self.whole = grammar.lists, rng, valid, whole
         self.drawn: dict[str, set[str]] = {}
 
     def render(self, frame: Frame) -> list[Segment]:
@@ -190,6 +192,8 @@ class Writer:
     def pool(self, name: str) -> Sequence[str]:
         """The options of a list that this split may draw; validation prefers those that training never sees."""
         options = self.lists[name]
+        if name in self.whole:
+            return options
         kept, held = divide_options(options, name)
         if not self.valid:
             return kept

@@ -14,7 +14,7 @@ from mlx_router.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = {path.stem: path for path in sorted((ROOT / "configs").glob("*.yaml"))}
-MAC = sorted(set(RECIPES) - {"support", "desktop", "brief"})
+MAC = sorted(set(RECIPES) - {"support", "support-large", "desktop", "brief"})
 MAC_SIZES = (8, 16, 32, 64, 96, 128)
 BRIEF = {
     "rank": 16,

@@ -7,10 +7,12 @@ import gzip
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -26,9 +28,10 @@ from mlx_router.prompts import system_message
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 NAMES = ("support", "desktop")
-TRAINING = [("support", "train"), ("desktop", "train"), ("desktop", "train_large")]
+TRAINING = [(name, split) for name in NAMES for split in ("train", "train_large")]
 MADE = [*TRAINING, *((name, "valid") for name in NAMES)]
 SPLITS = [*MADE, *((name, "valid_written") for name in NAMES)]
+DIGIT = "(?:oh|zero|one|two|three|four|five|six|seven|eight|nine)"
 CODES = {
     "out_of_scope",
     "no_matching_tool",
@@ -168,6 +171,31 @@ def test_a_second_file_lengthens_a_list_but_brings_nothing_back_that_is_kept_fro
     phrasing, generate = (importlib.import_module(name) for name in ("phrasing", "generate"))
     first = {"fruit": [f"fruit {number}" for number in range(10)], "colour": ["red"]}
     kept, held = phrasing.divide_options(first["fruit"], "fruit")
-    lists = generate.extended(first, {"fruit": ["medlar"], "tree": ["oak"]})
-    assert lists == {"fruit": [*kept, "medlar"], "colour": ["red"], "tree": ["oak"]}
-    assert held and set(held).isdisjoint(lists["fruit"])
+    lists = generate.extended(first, {"fruit": [*held, "medlar"], "tree": ["oak"]})
+    assert held and lists == {"fruit": [*kept, "medlar"], "colour": ["red"], "tree": ["oak"]}
+    writer = phrasing.Writer(phrasing.Grammar(lists, ()), Random(0), valid=False, whole={"fruit"})
+    assert writer.pool("fruit") == [*kept, "medlar"]
+
+
+@pytest.mark.parametrize(
+    ("number", "style", "words"),
+    [
+        ("BR-209", "figures", "B R 2 0 9"),
+        ("#41177", "digits", "four one one seven seven"),
+        ("4177", "pairs", "forty one seventy seven"),
+        ("4007", "pairs", "four oh oh seven"),
+        ("KX^7/21", "pairs", "K X seven twenty one"),
+    ],
+)
+def test_order_numbers_are_spoken(monkeypatch: pytest.MonkeyPatch, number: str, style: str, words: str) -> None:
+    monkeypatch.syspath_prepend(str(DATA))
+    speech = importlib.import_module("speech")
+    assert words in {speech.spoken(number, style, Random(seed)) for seed in range(20)}
+
+
+@pytest.mark.parametrize("split", ["train", "train_large"])
+def test_dictation_speaks_the_order_numbers_of_calls_and_of_other_rows(split: str) -> None:
+    spoken = [row for row in examples("support", split) if re.search(f"{DIGIT} {DIGIT} {DIGIT}", row.request)]
+    calls = [row.target for row in spoken if isinstance(row.target, ToolCall) and "order_id" in row.target.arguments]
+    assert min(len(calls), len(spoken) - len(calls)) > 5
+    assert any(re.fullmatch(f"{DIGIT}( {DIGIT})+", call.arguments["order_id"]) for call in calls)
